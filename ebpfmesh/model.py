@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The nouns of ebpfmesh: what the Swarm says, what a node has, what the maps shall hold.
+
+Pure data, no I/O. Addresses are dotted IPv4 strings, ports host-order integers, MAC
+addresses lower-case ``02:42:..`` strings; only `ebpfmesh.datapath` knows byte order.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+import msgspec
+
+
+class Protocol(IntEnum):
+    """IANA protocol numbers of what is balanced."""
+
+    ANY = 0
+    TCP = 6
+    UDP = 17
+    SCTP = 132
+
+
+class EndpointMode(StrEnum):
+    """How Swarm publishes a service's name: one virtual address, or one per task."""
+
+    VIP = "vip"
+    DNSRR = "dnsrr"
+
+
+class BackendState(IntEnum):
+    """`READY` gets new flows, `DRAINING` keeps its flows, `GONE` has none left to keep."""
+
+    READY = 1
+    DRAINING = 2
+    GONE = 3
+
+
+class Frozen(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Base of every value: immutable, comparable, encodable."""
+
+
+# --- what the Swarm says (the hub streams it) -------------------------------------------
+
+
+class Node(Frozen, frozen=True):
+    """A Swarm node. `vtep` is its VXLAN address on the underlay, empty while unknown."""
+
+    id: str
+    hostname: str
+    address: str
+    vtep: str = ""
+    manager: bool = False
+    up: bool = True
+
+
+class Network(Frozen, frozen=True):
+    """An overlay network. `vni` names it in packets and in every map key."""
+
+    id: str
+    name: str
+    vni: int
+    ingress: bool = False
+    encrypted: bool = False
+
+
+class Port(Frozen, frozen=True):
+    """A port published on every node (publish mode *ingress*)."""
+
+    protocol: Protocol
+    published: int
+    target: int
+
+
+class Service(Frozen, frozen=True):
+    """A Swarm service; `vips` maps network id to virtual address (ingress left out)."""
+
+    id: str
+    name: str
+    mode: EndpointMode
+    vips: dict[str, str] = {}
+    ports: tuple[Port, ...] = ()
+    labels: dict[str, str] = {}
+
+
+class Task(Frozen, frozen=True):
+    """A task that runs or drains; `addresses` maps network id to its address there."""
+
+    id: str
+    service_id: str
+    node_id: str
+    state: BackendState
+    addresses: dict[str, str] = {}
+
+
+class MeshState(Frozen, frozen=True):
+    """All that the load balancer needs to know of the Swarm, at one version.
+
+    Each mapping is keyed by the object's id. `version` only rises.
+    """
+
+    version: int = 0
+    nodes: dict[str, Node] = {}
+    networks: dict[str, Network] = {}
+    services: dict[str, Service] = {}
+    tasks: dict[str, Task] = {}
+
+
+# --- what this node has -----------------------------------------------------------------
+
+
+class Gateway(Frozen, frozen=True):
+    """A local task's endpoint on docker_gwbridge; `ifindex` is the host's end of its veth."""
+
+    address: str
+    mac: str
+    ifindex: int
+
+
+class LocalTask(Frozen, frozen=True):
+    """A container of this node that runs a Swarm task; `macs` maps its addresses to MACs."""
+
+    id: str
+    container_id: str
+    state: BackendState
+    gateway: Gateway | None = None
+    macs: dict[str, str] = {}
+
+
+class Attachment(Frozen, frozen=True):
+    """A place that a program is, or shall be, attached to.
+
+    `netns` is the path of the network namespace, empty for the node's own. `role` names the
+    programs (see `ebpfmesh.datapath.programs`); `vni` is the overlay's, 0 for the node's links.
+    """
+
+    role: str
+    netns: str
+    ifindex: int
+    name: str
+    vni: int = 0
+
+
+class LocalView(Frozen, frozen=True):
+    """What the agent sees of its own node.
+
+    `addresses`: every IPv4 address of the node's namespace but loopback; `tasks` by task id.
+    """
+
+    node_id: str
+    vtep: str
+    device: str
+    addresses: frozenset[str] = frozenset()
+    tasks: dict[str, LocalTask] = {}
+    attachments: frozenset[Attachment] = frozenset()
+
+
+# --- what the maps shall hold -----------------------------------------------------------
+
+
+class FrontendKind(IntEnum):
+    """`DIRECT` marks a backend's own address: tracked so that no flow collides with it."""
+
+    VIP = 1
+    PORT = 2
+    DIRECT = 3
+
+
+class FrontendKey(Frozen, frozen=True, order=True):
+    """What a client addresses. A VIP has no port; a published port no address and VNI 0."""
+
+    vni: int
+    address: str = "0.0.0.0"  # noqa: S104 - "any local address", nothing is bound to it
+    port: int = 0
+    protocol: Protocol = Protocol.ANY
+
+
+class PoolKey(Frozen, frozen=True, order=True):
+    """The backends of one service on one network: what a Maglev table is made of."""
+
+    service_id: str
+    vni: int
+
+
+class BackendKey(Frozen, frozen=True, order=True):
+    """One task's endpoint on one network."""
+
+    task_id: str
+    vni: int
+
+
+class Frontend(Frozen, frozen=True):
+    """`target_port` is 0 where the port is kept (VIPs); `pool` is None for `DIRECT`."""
+
+    key: FrontendKey
+    kind: FrontendKind
+    pool: PoolKey | None = None
+    target_port: int = 0
+
+
+class Backend(Frozen, frozen=True):
+    """`gateway` is set for a task of this node that is reached through docker_gwbridge."""
+
+    key: BackendKey
+    pool: PoolKey
+    address: str
+    mac: str
+    vtep: str
+    state: BackendState
+    gateway: Gateway | None = None
+
+
+class Pool(Frozen, frozen=True):
+    """`ready` lists backends that get new flows, sorted: one order on every node."""
+
+    key: PoolKey
+    ready: tuple[BackendKey, ...] = ()
+
+
+class Desired(Frozen, frozen=True):
+    """What the maps of one node shall hold, and where its programs shall be attached."""
+
+    frontends: dict[FrontendKey, Frontend] = {}
+    pools: dict[PoolKey, Pool] = {}
+    backends: dict[BackendKey, Backend] = {}
+    nodes: frozenset[str] = frozenset()
+    addresses: frozenset[str] = frozenset()
+    attachments: frozenset[Attachment] = frozenset()
