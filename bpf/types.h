@@ -6,6 +6,8 @@
 #ifndef EBPFMESH_TYPES_H
 #define EBPFMESH_TYPES_H
 
+#include "compat.h"
+
 #define LAYOUT_VERSION 1
 
 /* Swarm's ids are 25 characters; the rest is zero. */
@@ -65,7 +67,7 @@ struct backend {
 	__be32 gateway_address;
 	__u32 gateway_ifindex;
 	__u8 gateway_mac[6];
-	__u16 pad2;
+	__u8 pad2[2];
 	char task[SWARM_ID_LEN];
 };
 
@@ -80,5 +82,97 @@ struct counter {
 	__u64 bytes[2];
 	__u64 connections;
 };
+
+/* Addresses and ports, laid out as in an IPv4 packet without options. */
+struct tuple {
+	__be32 saddr;
+	__be32 daddr;
+	__be16 sport;
+	__be16 dport;
+};
+
+/* A 5-tuple as one side sends it, on one network; vni is 0 for published ports. */
+struct flow_key {
+	struct tuple t;
+	__u32 vni;
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+enum flow_flags {
+	FLOW_FIN_CLIENT = 1 << 0,
+	FLOW_FIN_SERVER = 1 << 1,
+	FLOW_RST = 1 << 2,
+	FLOW_ANSWERED = 1 << 3,
+	FLOW_DIRECT = 1 << 4,     /* not balanced; tracked because it may meet a balanced one */
+	FLOW_FROM_TASK = 1 << 5,  /* the client is a container of this node */
+	FLOW_VIA_KERNEL = 1 << 6, /* the kernel carries it on, nothing is redirected */
+};
+
+/* One direction of a translated flow. Its twin lies in the other map under the reverse of `to`,
+ * so either can be made again from the other.
+ */
+struct flow {
+	__u64 seen_ns;
+	struct tuple to; /* what the packet is rewritten to */
+	__u32 backend;
+	__u32 frontend;
+	__be32 entry;  /* VTEP of the entry node, 0 if that is this node */
+	__u32 ifindex; /* where the client's packets come in */
+	__u8 mac[6];   /* of the client, for FLOW_FROM_TASK */
+	__u8 flags;
+	__u8 pad;
+};
+
+/* What an entry node remembers of a flow: whom it gave it to. */
+struct entry {
+	__u64 seen_ns;
+	__u32 backend;
+	__u32 frontend;
+	__be32 address; /* the backend's, to notice that its id was given to another */
+	__u8 flags;
+	__u8 pad[3];
+};
+
+/* A node of the Swarm, by VTEP. The programs keep the next hop here. */
+struct node {
+	__u64 resolved_ns;
+	__u8 smac[6];
+	__u8 dmac[6];
+	__u32 ifindex;
+};
+
+/* One value, so that a table is written by one system call. */
+struct maglev_table {
+	__u32 backend[MAGLEV_SIZE];
+};
+
+/* What XDP tells tc of a packet, in the metadata in front of it. */
+enum tag_kind {
+	TAG_DELIVER = 1, /* to a task of this node */
+	TAG_FORWARD = 2, /* to a backend on another node; XDP could not */
+	TAG_RETURN = 3,  /* an answer, unwrapped, to its client */
+};
+
+struct tag {
+	__u32 magic;
+	__u32 kind;
+	__u32 backend;
+	__be32 entry;
+};
+
+#define TAG_MAGIC 0xebf0da7a
+
+_Static_assert(sizeof(struct frontend_key) == 12, "frontend_key has no holes");
+_Static_assert(sizeof(struct frontend) == 12, "frontend has no holes");
+_Static_assert(sizeof(struct pool) == 36, "pool has no holes");
+_Static_assert(sizeof(struct backend) == 68, "backend has no holes");
+_Static_assert(sizeof(struct counter) == 40, "counter has no holes");
+_Static_assert(sizeof(struct tuple) == 12, "tuple has no holes");
+_Static_assert(sizeof(struct flow_key) == 20, "flow_key has no holes");
+_Static_assert(sizeof(struct flow) == 48, "flow has no holes");
+_Static_assert(sizeof(struct entry) == 24, "entry has no holes");
+_Static_assert(sizeof(struct node) == 24, "node has no holes");
+_Static_assert(sizeof(struct tag) % 4 == 0, "metadata is a multiple of 4");
 
 #endif

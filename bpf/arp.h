@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* A VIP has no owner: its ARP requests are answered here. RFC 826. */
+#ifndef EBPFMESH_ARP_H
+#define EBPFMESH_ARP_H
+
+#include "counters.h"
+#include "parse.h"
+
+#define ARP_REQUEST 1
+#define ARP_REPLY 2
+
+struct arp_ipv4 {
+	__be16 hardware;
+	__be16 protocol;
+	__u8 hardware_len;
+	__u8 protocol_len;
+	__be16 operation;
+	__u8 sender_mac[6];
+	__u8 sender[4]; /* addresses lie unaligned behind the MAC */
+	__u8 target_mac[6];
+	__u8 target[4];
+};
+
+/* Docker gives an endpoint the MAC 02:42 and the bytes of its address; so do we for a VIP. */
+static __always_inline void docker_mac(__u8 mac[6], __be32 address)
+{
+	mac[0] = 0x02;
+	mac[1] = 0x42;
+	__builtin_memcpy(mac + 2, &address, 4);
+}
+
+/* Answers a request for a VIP in place. Anything else is the bridge's business. */
+static __always_inline int vip_arp(struct __sk_buff *skb, __u32 vni)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct arp_ipv4 *arp = data + ETH_HLEN;
+	struct frontend_key key = {.vni = vni};
+	struct frontend *frontend;
+	struct ethhdr *eth = data;
+	__u8 sender[4];
+
+	if ((void *)(arp + 1) > end)
+		return leave(HANDBACK_truncated, TC_ACT_UNSPEC);
+	if (arp->operation != bpf_htons(ARP_REQUEST))
+		return leave(HANDBACK_not_ipv4, TC_ACT_UNSPEC);
+	__builtin_memcpy(&key.address, arp->target, 4);
+	frontend = frontends.lookup(&key);
+	if (!frontend || frontend->kind != FRONTEND_VIP)
+		return leave(HANDBACK_not_ipv4, TC_ACT_UNSPEC);
+
+	__builtin_memcpy(sender, arp->sender, 4);
+	arp->operation = bpf_htons(ARP_REPLY);
+	__builtin_memcpy(arp->target_mac, arp->sender_mac, 6);
+	__builtin_memcpy(arp->target, sender, 4);
+	docker_mac(arp->sender_mac, key.address);
+	__builtin_memcpy(arp->sender, &key.address, 4);
+	__builtin_memcpy(eth->h_dest, eth->h_source, 6);
+	docker_mac(eth->h_source, key.address);
+	return bpf_redirect(skb->ifindex, 0);
+}
+
+#endif

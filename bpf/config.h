@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Constants of this node, baked in by the loader's -D flags. The defaults let the programs be
+ * compiled, and tested, by themselves.
+ */
+#ifndef EBPFMESH_CONFIG_H
+#define EBPFMESH_CONFIG_H
+
+#ifndef PIN_DIR
+#define PIN_DIR "/sys/fs/bpf/ebpfmesh/test"
+#endif
+
+/* Sizes. MAGLEV_SIZE is a prime. */
+#ifndef MAGLEV_SIZE
+#define MAGLEV_SIZE 16381
+#endif
+#ifndef MAX_FRONTENDS
+#define MAX_FRONTENDS 8192
+#endif
+#ifndef MAX_SERVICES
+#define MAX_SERVICES 4096
+#endif
+#ifndef MAX_BACKENDS
+#define MAX_BACKENDS 16384
+#endif
+#ifndef MAX_FLOWS
+#define MAX_FLOWS 262144
+#endif
+#define MAX_NODES 4096
+#define MAX_ADDRESSES 1024
+
+/* This node on the underlay. NODE_VTEP is in network byte order. */
+#ifndef NODE_VTEP
+#define NODE_VTEP 0
+#endif
+#ifndef NIC_IFINDEX
+#define NIC_IFINDEX 0
+#endif
+#ifndef UNDERLAY_MTU
+#define UNDERLAY_MTU 1500
+#endif
+#ifndef NODE_COOKIE
+#define NODE_COOKIE 0
+#endif
+
+/* The tunnel between entry node and backend node. */
+#ifndef MESH_VNI
+#define MESH_VNI 15461121
+#endif
+#ifndef VXLAN_PORT
+#define VXLAN_PORT 4789
+#endif
+#ifndef RETURN_DSR
+#define RETURN_DSR 0
+#endif
+
+#define SECOND_NS 1000000000ULL
+/* How stale the time stamp of a flow may be before a packet renews it, and its twin. */
+#define FLOW_TOUCH_NS (1 * SECOND_NS)
+/* How long an entry without packets still owns its 4-tuple. */
+#define SYN_TIMEOUT_NS (60 * SECOND_NS)
+#define UDP_TIMEOUT_NS (180 * SECOND_NS)
+#define TCP_TIMEOUT_NS (5ULL * 24 * 3600 * SECOND_NS)
+/* How many source ports a flow tries before it gives up. */
+#define CLAIM_TRIES 16
+/* How long the next hop towards a node is believed. */
+#define NEXT_HOP_NS (1 * SECOND_NS)
+
+#endif

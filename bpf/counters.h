@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What was done, counted per CPU. */
+#ifndef EBPFMESH_COUNTERS_H
+#define EBPFMESH_COUNTERS_H
+
+#include <linux/if_ether.h>
+
+#include "maps.h"
+
+static __always_inline void counter_add(struct counter *counter, enum direction dir, __u32 packets,
+					__u32 bytes)
+{
+	if (!counter)
+		return;
+	counter->packets[dir] += packets;
+	counter->bytes[dir] += bytes;
+}
+
+/* The one exit of every packet that is not carried on: its reason is counted. */
+static __always_inline int leave(enum reason reason, int verdict)
+{
+	__u32 key = reason;
+	__u64 *count = reasons.lookup(&key);
+
+	if (count)
+		*count += 1;
+	return verdict;
+}
+
+/* One packet, or one GSO packet of many segments; bytes from the IP header on. */
+static __always_inline void count_skb(const struct __sk_buff *skb, __u32 frontend, __u32 backend,
+				      enum direction dir)
+{
+	__u32 packets = skb->gso_segs > 1 ? skb->gso_segs : 1;
+	__u32 bytes = skb->len - ETH_HLEN;
+
+	counter_add(frontend_counters.lookup(&frontend), dir, packets, bytes);
+	counter_add(backend_counters.lookup(&backend), dir, packets, bytes);
+}
+
+static __always_inline void count_new_flow(__u32 frontend, __u32 backend)
+{
+	struct counter *counter = frontend_counters.lookup(&frontend);
+
+	if (counter)
+		counter->connections += 1;
+	counter = backend_counters.lookup(&backend);
+	if (counter)
+		counter->connections += 1;
+}
+
+static __always_inline void count_entry(__u32 frontend, __u32 bytes, bool new_flow)
+{
+	struct counter *counter = entry_counters.lookup(&frontend);
+
+	if (!counter)
+		return;
+	counter->packets[TO_BACKEND] += 1;
+	counter->bytes[TO_BACKEND] += bytes;
+	counter->connections += new_flow;
+}
+
+#endif

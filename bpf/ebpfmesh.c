@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The programs: one thin entry point for each hook. */
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+
+#include "mesh_tc.h"
+#include "mesh_xdp.h"
+#include "vip.h"
+
+int overlay_ingress(struct __sk_buff *skb)
+{
+	return vip_from_container(skb);
+}
+
+int overlay_egress(struct __sk_buff *skb)
+{
+	return vip_to_container(skb);
+}
+
+int nic_xdp(struct xdp_md *ctx)
+{
+	return mesh_xdp(ctx);
+}
+
+int nic_ingress(struct __sk_buff *skb)
+{
+	return mesh_nic(skb);
+}
+
+int gateway_ingress(struct __sk_buff *skb)
+{
+	return mesh_from_task(skb);
+}
+
+int gateway_egress(struct __sk_buff *skb)
+{
+	return mesh_to_task(skb);
+}

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The entry node's part: which backend gets a packet for a published port. Shared by XDP and
+ * tc, so both choose alike.
+ */
+#ifndef EBPFMESH_ENTRY_H
+#define EBPFMESH_ENTRY_H
+
+#include "counters.h"
+#include "flow.h"
+#include "maglev.h"
+
+static __always_inline struct frontend *port_frontend(__be16 port, __u8 protocol)
+{
+	struct frontend_key key = {.port = port, .protocol = protocol};
+
+	return frontends.lookup(&key);
+}
+
+/* Answers to a connection that the node itself has opened, from a port that is published. */
+static __always_inline bool has_local_socket(void *ctx, const struct packet *p)
+{
+	struct bpf_sock_tuple t = {};
+	struct bpf_sock *sk;
+	bool open;
+
+	if (p->protocol != IPPROTO_TCP)
+		return false;
+	t.ipv4.saddr = p->t.saddr;
+	t.ipv4.daddr = p->t.daddr;
+	t.ipv4.sport = p->t.sport;
+	t.ipv4.dport = p->t.dport;
+	sk = bpf_skc_lookup_tcp(ctx, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0);
+	if (!sk)
+		return false;
+	open = sk->state != BPF_TCP_LISTEN;
+	bpf_sk_release(sk);
+	return open;
+}
+
+/* The backend that this flow was given before, if it may have this packet too. */
+static __always_inline struct backend *entry_known(const struct packet *p, struct flow_key *key,
+						   __u32 *id)
+{
+	struct entry *entry = entries.lookup(key);
+	struct backend *backend;
+
+	if (!entry || flow_restarts(p, entry->flags))
+		return NULL;
+	backend = flow_backend(p, entry->backend, entry->address);
+	if (!backend)
+		return NULL;
+	entry->flags |= flags_of(p, TO_BACKEND);
+	entry->seen_ns = bpf_ktime_get_coarse_ns();
+	*id = entry->backend;
+	count_entry(entry->frontend, p->length, false);
+	return backend;
+}
+
+static __always_inline enum reason entry_balance(void *ctx, const struct packet *p,
+						 struct flow_key *key, struct frontend *frontend,
+						 __u32 *id, struct backend **out)
+{
+	struct entry entry = {};
+	struct backend *backend;
+	__be32 address = p->t.daddr;
+
+	if (!addresses.lookup(&address))
+		return HANDBACK_foreign_address;
+	if (!is_syn(p) && has_local_socket(ctx, p))
+		return HANDBACK_local_socket;
+	*id = maglev_choose(frontend->pool, flow_hash(p));
+	backend = backends.lookup(id);
+	if (!*id || !backend)
+		return HANDBACK_no_backend;
+	entry.seen_ns = bpf_ktime_get_coarse_ns();
+	entry.backend = *id;
+	entry.frontend = frontend->id;
+	entry.address = backend->address;
+	entries.update(key, &entry);
+	count_entry(frontend->id, p->length, true);
+	*out = backend;
+	return REASON_NONE;
+}
+
+/* Finds the backend for a packet to a published port of this node. */
+static __always_inline enum reason entry_choose(void *ctx, const struct packet *p, __u32 *id,
+						struct backend **out)
+{
+	struct frontend *frontend = port_frontend(p->t.dport, p->protocol);
+	struct flow_key key;
+
+	if (!frontend)
+		return HANDBACK_no_frontend;
+	key = flow_key_of(p, 0);
+	*out = entry_known(p, &key, id);
+	if (*out)
+		return REASON_NONE;
+	return entry_balance(ctx, p, &key, frontend, id, out);
+}
+
+#endif

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Every map. They are pinned, so that they outlive the agent. */
+#ifndef EBPFMESH_MAPS_H
+#define EBPFMESH_MAPS_H
+
+#include "config.h"
+#include "reasons.h"
+#include "types.h"
+
+/* Written by the agent. Id 0 is never given: a slot that holds it is empty. */
+BPF_TABLE_PINNED("hash", struct frontend_key, struct frontend, frontends, 4 * MAX_FRONTENDS,
+		 PIN_DIR "/frontends");
+BPF_TABLE_PINNED("array", u32, struct pool, pools, MAX_SERVICES, PIN_DIR "/pools");
+BPF_TABLE_PINNED("array", u32, struct backend, backends, MAX_BACKENDS, PIN_DIR "/backends");
+BPF_TABLE("array", u32, struct maglev_table, maglev_template, 1);
+BPF_TABLE_PINNED("array_of_maps$maglev_template", u32, int, maglev, MAX_SERVICES,
+		 PIN_DIR "/maglev");
+BPF_TABLE_PINNED("hash", __be32, struct node, nodes, MAX_NODES, PIN_DIR "/nodes");
+BPF_TABLE_PINNED("hash", __be32, u32, addresses, MAX_ADDRESSES, PIN_DIR "/addresses");
+/* Address on the ingress network -> backend id, for the tasks of this node. */
+BPF_TABLE_PINNED("hash", __be32, u32, local_backends, MAX_BACKENDS, PIN_DIR "/local_backends");
+
+/* Written by the programs. flows and replies are the two directions of a translation. */
+BPF_TABLE_PINNED("lru_hash", struct flow_key, struct flow, flows, MAX_FLOWS, PIN_DIR "/flows");
+BPF_TABLE_PINNED("lru_hash", struct flow_key, struct flow, replies, MAX_FLOWS, PIN_DIR "/replies");
+BPF_TABLE_PINNED("lru_hash", struct flow_key, struct entry, entries, MAX_FLOWS, PIN_DIR "/entries");
+
+BPF_TABLE_PINNED("percpu_array", u32, struct counter, frontend_counters, MAX_FRONTENDS,
+		 PIN_DIR "/frontend_counters");
+BPF_TABLE_PINNED("percpu_array", u32, struct counter, backend_counters, MAX_BACKENDS,
+		 PIN_DIR "/backend_counters");
+/* What came in at this node for a published port, wherever its backend is. */
+BPF_TABLE_PINNED("percpu_array", u32, struct counter, entry_counters, MAX_FRONTENDS,
+		 PIN_DIR "/entry_counters");
+BPF_TABLE_PINNED("percpu_array", u32, u64, reasons, REASON_MAX, PIN_DIR "/reasons");
+
+#endif

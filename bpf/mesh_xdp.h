@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Published ports, XDP on the node's NIC. It does what needs no socket buffer: sends a packet on
+ * to another node, unwraps what other nodes send. All else is left to mesh_nic() in tc, with a
+ * tag that says what was found; where there is no XDP, or no metadata, tc does it all.
+ */
+#ifndef EBPFMESH_MESH_XDP_H
+#define EBPFMESH_MESH_XDP_H
+
+#include "encap.h"
+#include "entry.h"
+
+/* Leaves a note for tc. False where the driver has no metadata: tc then finds out by itself. */
+static __always_inline bool tag_packet(struct xdp_md *ctx, enum tag_kind kind, __u32 backend,
+				       __be32 entry)
+{
+	struct tag *tag;
+
+	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(*tag)))
+		return false;
+	tag = (void *)(long)ctx->data_meta;
+	if ((void *)(tag + 1) > (void *)(long)ctx->data)
+		return false;
+	tag->magic = TAG_MAGIC;
+	tag->kind = kind;
+	tag->backend = backend;
+	tag->entry = entry;
+	return true;
+}
+
+/* Read once and held: else the compiler may merge reads through a moved context pointer, which
+ * the verifier refuses.
+ */
+static __always_inline __u32 ingress_ifindex(struct xdp_md *ctx)
+{
+	__u32 ifindex = ctx->ingress_ifindex;
+
+	asm volatile("" : "+r"(ifindex));
+	return ifindex;
+}
+
+/* The next hop towards a VTEP, looked up in the kernel's tables at most once in NEXT_HOP_NS. It
+ * must leave by the NIC that the packet came in by: XDP_TX knows no other way.
+ */
+static __always_inline struct node *next_hop(struct xdp_md *ctx, __be32 vtep)
+{
+	__u32 nic = ingress_ifindex(ctx);
+	struct node *node = nodes.lookup(&vtep);
+	__u64 now = bpf_ktime_get_coarse_ns();
+	struct bpf_fib_lookup fib = {};
+
+	if (!node)
+		return NULL;
+	if (node->resolved_ns && now - node->resolved_ns < NEXT_HOP_NS)
+		return node->ifindex == nic ? node : NULL;
+	fib.family = AF_INET;
+	fib.ipv4_src = NODE_VTEP;
+	fib.ipv4_dst = vtep;
+	fib.ifindex = nic;
+	if (bpf_fib_lookup(ctx, &fib, sizeof(fib), 0) != BPF_FIB_LKUP_RET_SUCCESS)
+		return NULL;
+	__builtin_memcpy(node->smac, fib.smac, 6);
+	__builtin_memcpy(node->dmac, fib.dmac, 6);
+	node->ifindex = fib.ifindex;
+	node->resolved_ns = now;
+	return node->ifindex == nic ? node : NULL;
+}
+
+static __always_inline int xdp_send_wrapped(struct xdp_md *ctx, const struct packet *p,
+					    const struct backend *backend, const struct node *node)
+{
+	__be32 vtep = backend->vtep, to = backend->address;
+	struct outer *o;
+
+	if (bpf_xdp_adjust_head(ctx, -WRAP_LEN))
+		return leave(DROP_rewrite_failed, XDP_DROP);
+	o = (void *)(long)ctx->data;
+	if ((void *)(o + 1) > (void *)(long)ctx->data_end)
+		return leave(DROP_rewrite_failed, XDP_DROP);
+	outer_fill(o, vtep, to, NODE_VTEP, p->length, flow_hash(p));
+	__builtin_memcpy(o->eth.h_dest, node->dmac, 6);
+	__builtin_memcpy(o->eth.h_source, node->smac, 6);
+	return XDP_TX;
+}
+
+/* A packet for a published port of this node. What is not sent on is tagged for tc. */
+static __always_inline int xdp_enter(struct xdp_md *ctx, const struct packet *p)
+{
+	struct backend *backend;
+	struct node *node;
+	__u32 id = 0;
+
+	if (entry_choose(ctx, p, &id, &backend))
+		return XDP_PASS; /* tc finds the same, and counts why */
+	if (backend->gateway_ifindex) {
+		tag_packet(ctx, TAG_DELIVER, id, 0);
+		return XDP_PASS;
+	}
+	node = next_hop(ctx, backend->vtep);
+	if (node && p->length + WRAP_LEN <= UNDERLAY_MTU)
+		return xdp_send_wrapped(ctx, p, backend, node);
+	tag_packet(ctx, TAG_FORWARD, id, 0);
+	return XDP_PASS;
+}
+
+/* Takes the tunnel's headers off; the outer MACs stay. */
+static __always_inline bool xdp_unwrap(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data;
+	struct outer *o = data;
+
+	if ((void *)(o + 1) > (void *)(long)ctx->data_end)
+		return false;
+	__builtin_memcpy(&o->inner_eth, &o->eth, sizeof(o->eth));
+	return bpf_xdp_adjust_head(ctx, WRAP_LEN) == 0;
+}
+
+/* An answer on its way back through its entry node, this one: out to the client. */
+static __always_inline int xdp_return(struct xdp_md *ctx, const struct packet *p)
+{
+	struct bpf_fib_lookup fib = {.family = AF_INET, .ipv4_dst = p->t.daddr};
+	__u32 nic = ingress_ifindex(ctx);
+	struct ethhdr *eth;
+
+	fib.ipv4_src = p->t.saddr;
+	fib.ifindex = nic;
+	if (bpf_fib_lookup(ctx, &fib, sizeof(fib), 0) != BPF_FIB_LKUP_RET_SUCCESS ||
+	    fib.ifindex != nic) {
+		tag_packet(ctx, TAG_RETURN, 0, 0);
+		return XDP_PASS;
+	}
+	eth = (void *)(long)ctx->data;
+	if ((void *)(eth + 1) > (void *)(long)ctx->data_end)
+		return leave(DROP_rewrite_failed, XDP_DROP);
+	__builtin_memcpy(eth->h_dest, fib.dmac, 6);
+	__builtin_memcpy(eth->h_source, fib.smac, 6);
+	return XDP_TX;
+}
+
+/* A packet of the tunnel. Without metadata it stays wrapped, and tc takes it from there. */
+static __always_inline int xdp_tunnel(struct xdp_md *ctx)
+{
+	struct inner inner = {};
+	struct packet p = {};
+	enum reason why;
+	__u32 *id;
+
+	why = unwrap_check((void *)(long)ctx->data, (void *)(long)ctx->data_end, &p, &inner);
+	if (why)
+		return leave(why, XDP_DROP);
+	if (inner.to == NODE_VTEP) {
+		__be32 source = p.t.saddr;
+
+		if (!addresses.lookup(&source))
+			return leave(DROP_bad_inner, XDP_DROP);
+		if (!xdp_unwrap(ctx))
+			return leave(DROP_rewrite_failed, XDP_DROP);
+		return xdp_return(ctx, &p);
+	}
+	id = local_backends.lookup(&inner.to);
+	if (!id)
+		return leave(DROP_not_local, XDP_DROP);
+	if (!tag_packet(ctx, TAG_DELIVER, *id, inner.entry))
+		return XDP_PASS;
+	if (!xdp_unwrap(ctx))
+		return leave(DROP_rewrite_failed, XDP_DROP);
+	return XDP_PASS;
+}
+
+static __always_inline int mesh_xdp(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct packet p = {};
+
+	if (is_wrapped(data, end))
+		return xdp_tunnel(ctx);
+	if (parse_ethernet(data, end, &p))
+		return XDP_PASS; /* tc finds the same, and counts why */
+	return xdp_enter(ctx, &p);
+}
+
+#endif

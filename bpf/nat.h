@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Rewriting addresses, ports and checksums of a socket buffer. */
+#ifndef EBPFMESH_NAT_H
+#define EBPFMESH_NAT_H
+
+#include "parse.h"
+
+static __always_inline int l4_checksum_offset(__u8 protocol)
+{
+	if (protocol == IPPROTO_TCP)
+		return L4_OFFSET + offsetof(struct tcphdr, check);
+	if (protocol == IPPROTO_UDP)
+		return L4_OFFSET + offsetof(struct udphdr, check);
+	return 0; /* SCTP's covers neither addresses nor, therefore, anything that changes here */
+}
+
+/* The pseudo header's part is kept apart: a checksum that the card is to finish (offload)
+ * holds only that part yet. A UDP checksum of 0 means none, and stays.
+ */
+static __always_inline int nat_l4_checksum(struct __sk_buff *skb, const struct packet *p,
+					   const struct tuple *to, __u32 address_diff)
+{
+	__u64 udp = p->protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
+	int offset = l4_checksum_offset(p->protocol);
+	__be32 from_ports = *(const __be32 *)&p->t.sport;
+	__be32 to_ports = *(const __be32 *)&to->sport;
+	int err;
+
+	if (!offset)
+		return from_ports == to_ports ? 0 : -1;
+	err = bpf_l4_csum_replace(skb, offset, 0, address_diff, BPF_F_PSEUDO_HDR | udp);
+	if (err || from_ports == to_ports)
+		return err;
+	return bpf_l4_csum_replace(skb, offset, from_ports, to_ports, 4 | udp);
+}
+
+/* Rewrites the packet's 4-tuple to `to`. Returns 0, or an error of the kernel. */
+static __always_inline int nat_rewrite(struct __sk_buff *skb, const struct packet *p,
+				       const struct tuple *to)
+{
+	struct tuple from = p->t, target = *to;
+	__u32 diff;
+	int err;
+
+	if (same_tuple(&from, &target))
+		return 0;
+	diff = bpf_csum_diff(&from.saddr, 8, &target.saddr, 8, 0);
+	err = nat_l4_checksum(skb, p, &target, diff);
+	if (err)
+		return err;
+	err = bpf_l3_csum_replace(skb, L3_OFFSET + offsetof(struct iphdr, check), 0, diff, 0);
+	if (err)
+		return err;
+	return bpf_skb_store_bytes(skb, TUPLE_OFFSET, &target, sizeof(target), 0);
+}
+
+static __always_inline int set_destination_mac(struct __sk_buff *skb, const __u8 mac[6])
+{
+	return bpf_skb_store_bytes(skb, 0, (void *)mac, 6, 0);
+}
+
+#define TCP_OPTIONS 8 /* looked at, at most, to find the MSS */
+
+/* Lowers the MSS option of a SYN or SYN-ACK to `limit` (host order), so that its segments have
+ * room for the tunnel's headers. RFC 9293, 3.7.1.
+ */
+static __always_inline int mss_clamp(struct __sk_buff *skb, __u16 limit)
+{
+	__u32 offset = L4_OFFSET + sizeof(struct tcphdr);
+	__u8 data_offset, option[4];
+	__be16 old, new = bpf_htons(limit);
+	__u32 end;
+
+	if (bpf_skb_load_bytes(skb, L4_OFFSET + 12, &data_offset, 1))
+		return 0;
+	end = L4_OFFSET + (data_offset >> 4) * 4;
+	for (int i = 0; i < TCP_OPTIONS && offset + 4 <= end; i++) {
+		if (bpf_skb_load_bytes(skb, offset, option, 4))
+			return 0;
+		if (option[0] == 1) { /* no operation */
+			offset += 1;
+			continue;
+		}
+		if (option[0] == 2 && option[1] == 4)
+			break;
+		if (option[0] == 0 || option[1] < 2)
+			return 0;
+		offset += option[1];
+	}
+	if (offset + 4 > end || option[0] != 2 || option[1] != 4)
+		return 0;
+	old = *(__be16 *)&option[2];
+	if (bpf_ntohs(old) <= limit)
+		return 0;
+	if (bpf_skb_store_bytes(skb, offset + 2, &new, 2, 0))
+		return -1;
+	/* A checksum adds 16-bit words: at an odd offset the bytes lie the other way round. */
+	if (offset & 1) {
+		old = bpf_htons(__builtin_bswap16(bpf_ntohs(old)));
+		new = bpf_htons(__builtin_bswap16(limit));
+	}
+	return bpf_l4_csum_replace(skb, L4_OFFSET + offsetof(struct tcphdr, check), old, new, 2);
+}
+
+#endif

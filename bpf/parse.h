@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* A packet is read once, into struct packet. */
+#ifndef EBPFMESH_PARSE_H
+#define EBPFMESH_PARSE_H
+
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+
+#include "reasons.h"
+#include "types.h"
+
+#define PROTO_SCTP 132
+#define IP_FRAGMENT 0x3fff /* more-fragments flag and offset */
+#define IP_DF 0x4000
+
+#define TCP_FIN 0x01
+#define TCP_SYN 0x02
+#define TCP_RST 0x04
+#define TCP_ACK 0x10
+
+/* Without IPv4 options, everything has its fixed place behind the Ethernet header. */
+#define L3_OFFSET ETH_HLEN
+#define L4_OFFSET (ETH_HLEN + 20)
+#define TUPLE_OFFSET (L3_OFFSET + 12)
+/* The largest prefix that any program reads: two stacks of headers up to the TCP flags. */
+#define PULL_LEN 128
+
+struct packet {
+	struct tuple t;
+	__u16 length; /* of the IPv4 packet, as its header says; host order */
+	__u8 protocol;
+	__u8 tcp_flags;
+};
+
+static __always_inline bool is_syn(const struct packet *p)
+{
+	return p->protocol == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+static __always_inline bool is_syn_ack(const struct packet *p)
+{
+	return p->protocol == IPPROTO_TCP &&
+	       (p->tcp_flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK);
+}
+
+static __always_inline bool has_flows(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == PROTO_SCTP;
+}
+
+/* Reads the IPv4 packet at l3. Returns 0, or why it is left to the kernel. For a protocol
+ * without ports that is HANDBACK_other_protocol, with p's addresses and protocol set.
+ */
+static __always_inline enum reason parse_ipv4(void *l3, void *end, struct packet *p)
+{
+	struct iphdr *ip = l3;
+	__be16 *ports = l3 + sizeof(*ip);
+
+	if ((void *)(ip + 1) > end)
+		return HANDBACK_truncated;
+	if (ip->version != 4)
+		return HANDBACK_not_ipv4;
+	if (ip->ihl != 5)
+		return HANDBACK_ip_options;
+	if (ip->frag_off & bpf_htons(IP_FRAGMENT))
+		return HANDBACK_fragment;
+	p->t.saddr = ip->saddr;
+	p->t.daddr = ip->daddr;
+	p->protocol = ip->protocol;
+	p->length = bpf_ntohs(ip->tot_len);
+	if (!has_flows(p->protocol))
+		return HANDBACK_other_protocol;
+	if ((void *)(ports + 4) > end)
+		return HANDBACK_truncated;
+	p->t.sport = ports[0];
+	p->t.dport = ports[1];
+	p->tcp_flags = 0;
+	if (p->protocol == IPPROTO_TCP) {
+		if ((void *)ports + sizeof(struct tcphdr) > end)
+			return HANDBACK_truncated;
+		p->tcp_flags = ((__u8 *)ports)[13];
+	}
+	return REASON_NONE;
+}
+
+static __always_inline enum reason parse_ethernet(void *data, void *end, struct packet *p)
+{
+	struct ethhdr *eth = data;
+
+	if ((void *)(eth + 1) > end)
+		return HANDBACK_truncated;
+	if (eth->h_proto != bpf_htons(ETH_P_IP))
+		return HANDBACK_not_ipv4;
+	return parse_ipv4(data + ETH_HLEN, end, p);
+}
+
+/* A socket buffer may hold its headers in pages: bring them in once, where that matters. */
+static __always_inline enum reason parse_skb(struct __sk_buff *skb, struct packet *p)
+{
+	enum reason why = parse_ethernet((void *)(long)skb->data, (void *)(long)skb->data_end, p);
+
+	if (why != HANDBACK_truncated)
+		return why;
+	if (bpf_skb_pull_data(skb, skb->len < PULL_LEN ? skb->len : PULL_LEN))
+		return HANDBACK_truncated;
+	return parse_ethernet((void *)(long)skb->data, (void *)(long)skb->data_end, p);
+}
+
+#endif

@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Service VIPs, on the client's own node: destination NAT on the way out of the container,
+ * source NAT on the way back. The client's address is never touched, but for a task that is
+ * balanced to itself: there it becomes the VIP, or the kernel would drop a martian.
+ */
+#ifndef EBPFMESH_VIP_H
+#define EBPFMESH_VIP_H
+
+#include "arp.h"
+#include "counters.h"
+#include "flow.h"
+#include "icmp.h"
+#include "nat.h"
+
+/* The loader writes the network's VNI over this immediate: one compiled program serves every
+ * network, without a look-up. See datapath/loader.py.
+ */
+#define VNI_PLACEHOLDER 0x6e657476
+
+static __always_inline __u32 attached_vni(void)
+{
+	__u64 vni;
+
+	asm volatile("%0 = 0x6e657476 ll" : "=r"(vni));
+	return vni;
+}
+
+/* A backend for the first packet of a flow, and its claim. */
+static __always_inline enum reason vip_balance(const struct packet *p, struct flow_key *key,
+					       struct frontend *frontend, struct flow *flow)
+{
+	__u32 id = maglev_choose(frontend->pool, flow_hash(p));
+	struct backend *backend;
+
+	if (!id)
+		return DROP_no_backend;
+	backend = backends.lookup(&id);
+	if (!backend)
+		return DROP_no_backend;
+	flow->seen_ns = bpf_ktime_get_coarse_ns();
+	flow->backend = id;
+	flow->frontend = frontend->id;
+	flow->to = p->t;
+	flow->to.daddr = backend->address;
+	if (backend->address == p->t.saddr)
+		flow->to.saddr = p->t.daddr;
+	if (!flow_claim(key, flow))
+		return DROP_no_port;
+	count_new_flow(flow->frontend, flow->backend);
+	return REASON_NONE;
+}
+
+/* Back into the container that it came from. */
+static __always_inline int hairpin(struct __sk_buff *skb, struct backend *backend)
+{
+	if (set_destination_mac(skb, backend->mac))
+		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
+	return bpf_redirect(skb->ifindex, 0);
+}
+
+static __always_inline int vip_forward(struct __sk_buff *skb, const struct packet *p,
+				       const struct flow *flow)
+{
+	struct backend *backend;
+	__u32 id = flow->backend;
+	bool same_task = flow->to.saddr != p->t.saddr;
+
+	count_skb(skb, flow->frontend, id, TO_BACKEND);
+	if (nat_rewrite(skb, p, &flow->to))
+		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
+	backend = backends.lookup(&id);
+	if (!backend)
+		return leave(DROP_backend_gone, TC_ACT_SHOT);
+	if (same_task)
+		return hairpin(skb, backend);
+	if (set_destination_mac(skb, backend->mac))
+		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
+	return TC_ACT_OK;
+}
+
+/* A task that was balanced to itself answers "the VIP": the answer goes back into it. */
+static __always_inline int vip_hairpin_reply(struct __sk_buff *skb, const struct packet *p,
+					     const struct flow_key *key, struct flow *reply)
+{
+	struct backend *backend;
+	__u32 id = reply->backend;
+
+	flow_track(p, key, reply, TO_CLIENT);
+	count_skb(skb, reply->frontend, id, TO_CLIENT);
+	if (nat_rewrite(skb, p, &reply->to))
+		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
+	backend = backends.lookup(&id);
+	if (!backend)
+		return leave(DROP_backend_gone, TC_ACT_SHOT);
+	return hairpin(skb, backend);
+}
+
+/* A flow that may go on with this packet, or NULL: to be balanced (anew). */
+static __always_inline struct flow *vip_known_flow(const struct packet *p, struct flow_key *key)
+{
+	struct flow *flow = flows.lookup(key);
+
+	if (!flow || flow_restarts(p, flow->flags))
+		return NULL;
+	if (flow->flags & FLOW_DIRECT)
+		return flow;
+	if (flow_backend(p, flow->backend, flow->to.daddr))
+		return flow;
+	return NULL;
+}
+
+static __always_inline int vip_direct(struct __sk_buff *skb, const struct packet *p,
+				      const struct flow *flow)
+{
+	if (nat_rewrite(skb, p, &flow->to))
+		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
+	return TC_ACT_OK;
+}
+
+/* To a backend's own address, not through its VIP. A connection takes its 4-tuple like any other
+ * flow. Of the rest (answers among it) only what would meet a balanced flow is translated.
+ */
+static __always_inline int vip_open_direct(struct __sk_buff *skb, const struct packet *p,
+					   struct flow_key *key)
+{
+	struct flow flow = {.to = p->t, .flags = FLOW_DIRECT};
+	struct flow_key twin = twin_key(key, &flow.to);
+	struct flow *holder = replies.lookup(&twin);
+
+	flow.seen_ns = bpf_ktime_get_coarse_ns();
+	if (!is_syn(p) && (!holder || flow_dead(holder, p->protocol, flow.seen_ns)))
+		return leave(HANDBACK_no_frontend, TC_ACT_UNSPEC);
+	if (!flow_claim(key, &flow))
+		return leave(DROP_no_port, TC_ACT_SHOT);
+	return vip_direct(skb, p, &flow);
+}
+
+static __always_inline int vip_new_flow(struct __sk_buff *skb, const struct packet *p,
+					struct flow_key *key)
+{
+	struct frontend_key where = {.address = p->t.daddr, .vni = key->vni};
+	struct frontend *frontend = frontends.lookup(&where);
+	struct flow flow = {}, *reply;
+	enum reason why;
+
+	if (!frontend)
+		return leave(HANDBACK_no_frontend, TC_ACT_UNSPEC);
+	if (frontend->kind == FRONTEND_DIRECT)
+		return vip_open_direct(skb, p, key);
+	reply = replies.lookup(key);
+	if (reply && reply->to.saddr == p->t.daddr && reply->to.daddr == p->t.saddr)
+		return vip_hairpin_reply(skb, p, key, reply);
+	why = vip_balance(p, key, frontend, &flow);
+	if (why)
+		return leave(why, TC_ACT_SHOT);
+	return vip_forward(skb, p, &flow);
+}
+
+/* tc ingress of a container's veth in the overlay's namespace: what the container sends. */
+static __always_inline int vip_from_container(struct __sk_buff *skb)
+{
+	__u32 vni = attached_vni();
+	struct packet p = {};
+	struct flow_key key;
+	struct flow *flow;
+	enum reason why;
+
+	if (skb->protocol == bpf_htons(ETH_P_ARP))
+		return vip_arp(skb, vni);
+	why = parse_skb(skb, &p);
+	if (why == HANDBACK_other_protocol)
+		return vip_icmp(skb, &p, vni);
+	if (why)
+		return leave(why, TC_ACT_UNSPEC);
+	key = flow_key_of(&p, vni);
+	flow = vip_known_flow(&p, &key);
+	if (!flow)
+		return vip_new_flow(skb, &p, &key);
+	flow_track(&p, &key, flow, TO_BACKEND);
+	if (flow->flags & FLOW_DIRECT)
+		return vip_direct(skb, &p, flow);
+	return vip_forward(skb, &p, flow);
+}
+
+/* tc egress of the same veth: what the container receives. */
+static __always_inline int vip_to_container(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	struct flow_key key;
+	struct flow *reply;
+
+	if (parse_skb(skb, &p))
+		return TC_ACT_UNSPEC; /* counted where it came in */
+	key = flow_key_of(&p, attached_vni());
+	reply = replies.lookup(&key);
+	if (!reply)
+		return TC_ACT_UNSPEC;
+	flow_track(&p, &key, reply, TO_CLIENT);
+	if (!(reply->flags & FLOW_DIRECT))
+		count_skb(skb, reply->frontend, reply->backend, TO_CLIENT);
+	if (nat_rewrite(skb, &p, &reply->to))
+		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
+	return TC_ACT_OK;
+}
+
+#endif

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles and loads the programs: the only user of bcc."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bcc import BPF, lib
+
+from ebpfmesh.datapath.shim import make_shim
+from ebpfmesh.datapath.source import amalgamate, source_dir
+
+# The immediate that stands for the network in bpf/vip.h, as it lies in an instruction.
+_VNI_PLACEHOLDER = (0x6E657476).to_bytes(4, "little")
+
+TC = BPF.SCHED_CLS
+XDP = BPF.XDP
+CGROUP_SOCK_ADDR = BPF.CGROUP_SOCK_ADDR
+
+_LICENSE = b"Dual BSD/GPL"
+
+
+class LoadError(RuntimeError):
+    """A program did not compile, or the kernel's verifier refused it."""
+
+
+class Module:
+    """The compiled programs and their maps.
+
+    Maps are pinned below `pin_dir`; those that are pinned there already are taken over with
+    all that they hold.
+    """
+
+    def __init__(self, defines: Mapping[str, int], pin_dir: Path) -> None:
+        """Compiles with `defines` as the constants of bpf/config.h. Raises `LoadError`."""
+        pin_dir.mkdir(parents=True, exist_ok=True)
+        flags = [f"-D{name}={value}" for name, value in defines.items()]
+        flags.append(f'-DPIN_DIR="{pin_dir}"')
+        with tempfile.TemporaryDirectory(prefix="ebpfmesh-") as shim:
+            os.environ["BCC_KERNEL_SOURCE"] = str(make_shim(Path(shim)))
+            try:
+                self._bpf = BPF(text=amalgamate(source_dir()), cflags=flags)
+            except Exception as error:
+                raise LoadError(f"the programs did not compile: {error}") from error
+        self._loaded: dict[tuple[str, int], int] = {}
+
+    def table(self, name: str) -> Any:  # noqa: ANN401 - bcc has no types
+        """bcc's view of a map: its key and value as ctypes, its file descriptor."""
+        return self._bpf[name]
+
+    def program(self, name: str, kind: int, attach_type: int = -1) -> int:
+        """File descriptor of a program. The module keeps it open."""
+        return self._load(name, kind, 0, attach_type)
+
+    def program_for_network(self, name: str, vni: int) -> int:
+        """File descriptor of a tc program made for one overlay network."""
+        return self._load(name, TC, vni, -1)
+
+    def _load(self, name: str, kind: int, vni: int, attach_type: int) -> int:
+        key = (name, vni)
+        if key not in self._loaded:
+            code = self._bpf.dump_func(name.encode())
+            if vni:
+                code = _with_vni(code, vni)
+            self._loaded[key] = self._load_code(name, kind, code, attach_type)
+        return self._loaded[key]
+
+    def _load_code(self, name: str, kind: int, code: bytes, attach_type: int) -> int:
+        fd: int = lib.bcc_func_load(
+            self._bpf.module,
+            kind,
+            name.encode(),
+            ctypes.cast(ctypes.create_string_buffer(code, len(code)), ctypes.c_void_p),
+            len(code),
+            _LICENSE,
+            lib.bpf_module_kern_version(self._bpf.module),
+            0,
+            None,
+            0,
+            None,
+            attach_type,
+        )
+        if fd < 0:
+            cause = os.strerror(ctypes.get_errno())
+            raise LoadError(f"the kernel refused program {name}: {cause}")
+        return fd
+
+    def close(self) -> None:
+        """Closes the programs' descriptors; what is attached stays attached."""
+        for fd in self._loaded.values():
+            os.close(fd)
+        self._loaded.clear()
+        self._bpf.cleanup()
+
+
+def _with_vni(code: bytes, vni: int) -> bytes:
+    """The program with its placeholder replaced. It must stand there exactly once."""
+    if code.count(_VNI_PLACEHOLDER) != 1:
+        raise LoadError("the network's placeholder is not in the program exactly once")
+    return code.replace(_VNI_PLACEHOLDER, vni.to_bytes(4, "little"))

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The C programs as one text.
+
+bcc rewrites map accesses only in the main file, not in what it includes; so the headers of
+``bpf/`` are set in place of their ``#include`` lines, with ``#line`` marks that keep error
+messages pointing at the file and line that a person edits.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_INCLUDE = re.compile(r'^#include "([\w./]+)"$')
+_REASON_LIST = r"#define {kind}_REASONS\(X\)(.*?)\n\n"
+_LAYOUT = re.compile(r"^#define LAYOUT_VERSION (\d+)$", re.MULTILINE)
+
+MAIN = "ebpfmesh.c"
+
+
+def source_dir() -> Path:
+    """Where the C programs lie: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    for candidate in (package / "bpf", package.parent / "bpf"):
+        if (candidate / MAIN).is_file():
+            return candidate
+    raise FileNotFoundError(f"{MAIN} is neither in {package / 'bpf'} nor in {package.parent}/bpf")
+
+
+def _inline(path: Path, seen: set[Path], out: list[str]) -> None:
+    seen.add(path)
+    out.append(f'#line 1 "{path.name}"')
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        match = _INCLUDE.match(line)
+        if match is None:
+            out.append(line)
+            continue
+        header = path.parent / match[1]
+        if header not in seen:
+            _inline(header, seen, out)
+            out.append(f'#line {number + 1} "{path.name}"')
+
+
+def amalgamate(directory: Path, main: str = MAIN) -> str:
+    """`main` and every header of `directory` that it includes, each once, as one text."""
+    out: list[str] = []
+    _inline(directory / main, set(), out)
+    return "\n".join(out) + "\n"
+
+
+def layout_version(directory: Path) -> int:
+    """The version of the maps' layout, as types.h states it."""
+    match = _LAYOUT.search((directory / "types.h").read_text())
+    if match is None:
+        raise ValueError("types.h does not define LAYOUT_VERSION")
+    return int(match[1])
+
+
+def reasons(directory: Path) -> dict[int, tuple[str, str]]:
+    """Index in the `reasons` map -> (``drop`` or ``handback``, name), read from reasons.h."""
+    text = (directory / "reasons.h").read_text()
+    found: list[tuple[str, str]] = []
+    for kind in ("DROP", "HANDBACK"):
+        match = re.search(_REASON_LIST.format(kind=kind), text, re.DOTALL)
+        if match is None:
+            raise ValueError(f"reasons.h does not define {kind}_REASONS")
+        found += [(kind.lower(), name) for name in re.findall(r"X\((\w+)\)", match[1])]
+    return dict(enumerate(found, start=1))
