@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Brings a lab up, step by step. What takes time on every node runs on all of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ebpfmesh.lab import agents, cgroup, daemon, images, plan, preflight, swarm, topology
+from ebpfmesh.lab.errors import LabError
+from ebpfmesh.lab.host import start_holders
+from ebpfmesh.lab.paths import LabPaths
+from ebpfmesh.lab.plan import NodePlan, Place
+from ebpfmesh.lab.processes import boot_id, identify_self, is_alive, run_all
+from ebpfmesh.lab.state import LabState, NodeState, Phase, ProcessId, Record
+from ebpfmesh.lab.teardown import take_down
+
+Progress = Callable[[str], None]
+
+
+def bring_up(
+    paths: LabPaths, nodes: tuple[NodePlan, ...], with_agents: bool, progress: Progress
+) -> Record:
+    """Build a lab; whatever stops it halfway also takes away what it made."""
+    _refuse_second(paths)
+    preflight.check(plan.namespaces(nodes), paths)
+    record = Record.claim(paths.record, _first_state(nodes))
+    if record is None:
+        raise LabError(f"another process has just begun a lab in {paths.root}")
+    try:
+        _Builder(paths, nodes, record, progress).build(with_agents)
+    except BaseException:
+        progress("taking everything down again")
+        take_down(paths, record.state)
+        raise
+    return record
+
+
+def _refuse_second(paths: LabPaths) -> None:
+    record = Record.load(paths.record)
+    if record is None:
+        return
+    if record.state.phase is Phase.UP:
+        what = f"a lab of {len(record.state.nodes)} nodes is up already"
+    elif is_alive(record.state.maker):
+        what = f"process {record.state.maker.pid} is just bringing a lab up"
+    else:
+        what = "an `up` that did not finish has left half a lab"
+    raise LabError(f"{what} in {paths.root}; `ebpfmesh lab down` takes it away")
+
+
+def _first_state(nodes: tuple[NodePlan, ...]) -> LabState:
+    return LabState(
+        boot_id=boot_id(),
+        maker=identify_self(),
+        ip_forward_before=topology.forwarding(),
+        nodes={node.name: NodeState(node) for node in nodes},
+    )
+
+
+class _Builder:
+    """The steps of one `up`, in their order."""
+
+    def __init__(
+        self, paths: LabPaths, nodes: tuple[NodePlan, ...], record: Record, progress: Progress
+    ) -> None:
+        self._paths = paths
+        self._nodes = nodes
+        self._record = record
+        self._progress = progress
+
+    def build(self, with_agents: bool) -> None:
+        self._lay_network()
+        self._start_hosts()
+        self._start_daemons()
+        self._load_images()
+        self._progress("forming the Swarm")
+        swarm.form(self._nodes, self._paths)
+        if with_agents:
+            self._start_agents()
+        self._record.update(phase=Phase.UP)
+
+    def _lay_network(self) -> None:
+        self._progress(f"network of {len(self._nodes)} nodes and a client")
+        topology.set_forwarding("1")
+        names = plan.namespaces(self._nodes)
+        self._record.update(inodes=topology.create_namespaces(names))
+        topology.connect(self._nodes)
+
+    def _start_hosts(self) -> None:
+        for place in Place:
+            cgroup.create(place)
+        for node in self._nodes:
+            for directory in self._paths.node(node.name).directories:
+                directory.mkdir(mode=0o700)
+        hosts = [(node, self._paths.node(node.name)) for node in self._nodes]
+        for name, holder in start_holders(hosts).items():
+            self._record.update_node(name, holder=holder)
+
+    def _start_daemons(self) -> None:
+        self._progress("starting dockerd on every node")
+        for node in self._nodes:
+            paths = self._paths.node(node.name)
+            self._record.update_node(
+                node.name, dockerd=daemon.start(node, paths, self._holder(node))
+            )
+
+    def _load_images(self) -> None:
+        """Compiled while the daemons start, as those have long to wait for."""
+        images.build(self._paths.images)
+        sockets = []
+        for name, state in self._record.state.nodes.items():
+            assert state.dockerd is not None
+            daemon.wait_ready(name, self._paths.node(name), state.dockerd)
+            sockets.append(self._paths.node(name).docker_socket)
+        self._progress("loading the images")
+        archive = str(self._paths.images)
+        run_all([daemon.client(socket, "load", "--input", archive) for socket in sockets])
+
+    def _start_agents(self) -> None:
+        self._progress("starting an agent on every node")
+        for node in self._nodes:
+            paths = self._paths.node(node.name)
+            self._record.update_node(
+                node.name, agent=agents.start(node, paths, self._holder(node), {})
+            )
+        for name, state in self._record.state.nodes.items():
+            assert state.agent is not None
+            agents.wait_ready(name, self._paths.node(name), state.agent)
+
+    def _holder(self, node: NodePlan) -> ProcessId:
+        holder = self._record.state.nodes[node.name].holder
+        assert holder is not None
+        return holder

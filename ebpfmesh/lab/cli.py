@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ebpfmesh lab`: thin, over `Lab`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ebpfmesh.lab import teardown
+from ebpfmesh.lab.errors import LabError
+from ebpfmesh.lab.lab import Lab, Node
+from ebpfmesh.lab.paths import lab_paths
+from ebpfmesh.lab.plan import (
+    BRIDGE_ADDRESS,
+    CLIENT_ADDRESS,
+    MAX_NODES,
+    METRICS_PORT,
+    Place,
+)
+
+STATUS_VERSION = 1
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_NO_LAB = 3
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    help="A real Swarm of N nodes on this machine, in network namespaces.",
+    no_args_is_help=True,
+)
+
+
+class Output(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+
+
+@app.command()
+def up(
+    nodes: Annotated[int, typer.Option(min=1, max=MAX_NODES, help="Nodes in all.")] = 3,
+    managers: Annotated[int, typer.Option(min=1, help="Managers among them.")] = 1,
+    agents: Annotated[bool, typer.Option(help="Start an ebpfmesh agent on each node.")] = True,
+) -> None:
+    """Bring up a Swarm; Ctrl-C takes away what there is of it."""
+    began_s = time.monotonic()
+
+    def say(step: str) -> None:
+        typer.echo(f"{time.monotonic() - began_s:5.1f} s  {step}", err=True)
+
+    with _errors_for_people(), _term_like_interrupt():
+        lab = Lab.up(nodes, managers, agents, progress=say)
+    say(f"up: {', '.join(lab.places)}")
+
+
+@app.command()
+def down() -> None:
+    """End the lab, and leave nothing of it."""
+    with _errors_for_people():
+        was_up = teardown.down()
+    typer.echo("the lab is down" if was_up else "there is no lab", err=True)
+
+
+@app.command()
+def status(
+    output: Annotated[Output, typer.Option("--output", "-o", help="How to print it.")] = (
+        Output.TABLE
+    ),
+) -> None:
+    """Each node's addresses and sockets; exit code 3 when no lab is up."""
+    with _errors_for_people():
+        lab = Lab.find()
+    if output is Output.JSON:
+        typer.echo(msgspec.json.encode(_report(lab)).decode())
+    elif lab is None:
+        typer.echo(f"no lab is up in {lab_paths().root}", err=True)
+    else:
+        Console().print(_table(lab))
+    raise typer.Exit(EXIT_NO_LAB if lab is None else 0)
+
+
+@app.command("exec", context_settings={"ignore_unknown_options": True})
+def execute(
+    where: Annotated[str, typer.Argument(metavar="NODE", help="node1.., client or lan")],
+    command: Annotated[list[str], typer.Argument(metavar="-- CMD...")],
+) -> None:
+    """Run a command inside a node, the client or the LAN."""
+    with _errors_for_people():
+        lab = Lab.load()
+    try:
+        argv = lab.command(where, command)
+    except LabError as error:
+        _fail(error, EXIT_USAGE)
+    sys.stdout.flush()
+    os.execvpe(argv[0], argv, lab.environment(where))
+
+
+def _report(lab: Lab | None) -> dict[str, Any]:
+    if lab is None:
+        return {"version": STATUS_VERSION, "up": False, "nodes": []}
+    return {
+        "version": STATUS_VERSION,
+        "up": True,
+        "nodes": [_report_node(node) for node in lab.nodes],
+        Place.CLIENT: {"namespace": Place.CLIENT, "address": CLIENT_ADDRESS},
+        Place.LAN: {"namespace": Place.LAN, "address": BRIDGE_ADDRESS},
+    }
+
+
+def _report_node(node: Node) -> dict[str, Any]:
+    return {
+        "name": node.name,
+        "role": node.role,
+        "namespace": node.netns,
+        "address": node.address,
+        "docker_socket": str(node.docker_socket),
+        "agent_socket": str(node.agent_socket),
+        "metrics_address": f"{node.address}:{METRICS_PORT}",
+        "dockerd_pid": node.pid,
+        "agent_pid": node.agent_pid,
+    }
+
+
+def _table(lab: Lab) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("NAME", "ROLE", "ADDRESS", "DOCKERD", "AGENT", "DOCKER SOCKET"):
+        table.add_column(heading, overflow="fold")
+    for node in lab.nodes:
+        pids = (str(pid or "-") for pid in (node.pid, node.agent_pid))
+        table.add_row(node.name, node.role, node.address, *pids, str(node.docker_socket))
+    table.add_row(Place.CLIENT, "", CLIENT_ADDRESS)
+    table.add_row(Place.LAN, "", BRIDGE_ADDRESS)
+    return table
+
+
+@contextmanager
+def _errors_for_people() -> Iterator[None]:
+    try:
+        yield
+    except LabError as error:
+        _fail(error, EXIT_FAILED)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+@contextmanager
+def _term_like_interrupt() -> Iterator[None]:
+    """SIGTERM, too, must unwind: half a lab would stay behind otherwise."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _fail(error: LabError, code: int) -> NoReturn:
+    typer.echo(f"ebpfmesh lab: {error}", err=True)
+    raise typer.Exit(code)

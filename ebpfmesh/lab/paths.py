@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the lab keeps its files. Pure, but for a look at the environment.
+
+Sockets live here and not under /run, because each node has a /run of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+DEFAULT_DIRECTORY = Path("/var/lib/ebpfmesh-lab")
+DIRECTORY_VARIABLE = "EBPFMESH_LAB_DIR"
+
+
+class NodePaths(msgspec.Struct, frozen=True):
+    """The files of one node."""
+
+    root: Path
+
+    @property
+    def docker_socket(self) -> Path:
+        return self.root / "docker.sock"
+
+    @property
+    def docker_config(self) -> Path:
+        return self.root / "daemon.json"
+
+    @property
+    def docker_log(self) -> Path:
+        return self.root / "dockerd.log"
+
+    @property
+    def docker_data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def agent_socket(self) -> Path:
+        return self.root / "agent.sock"
+
+    @property
+    def agent_log(self) -> Path:
+        return self.root / "agent.log"
+
+    @property
+    def agent_state(self) -> Path:
+        return self.root / "state"
+
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        return (self.root, self.docker_data, self.agent_state)
+
+
+class LabPaths(msgspec.Struct, frozen=True):
+    """The files of one lab."""
+
+    root: Path
+
+    @property
+    def record(self) -> Path:
+        return self.root / "lab.json"
+
+    @property
+    def images(self) -> Path:
+        return self.root / "images.tar"
+
+    def node(self, name: str) -> NodePaths:
+        return NodePaths(self.root / name)
+
+
+def lab_paths() -> LabPaths:
+    """The lab that the environment names."""
+    return LabPaths(Path(os.environ.get(DIRECTORY_VARIABLE) or DEFAULT_DIRECTORY).absolute())

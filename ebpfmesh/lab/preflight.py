@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must be there, and what must not, before a lab is begun."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from ebpfmesh.lab import cgroup, namespaces
+from ebpfmesh.lab.errors import LabError
+from ebpfmesh.lab.paths import LabPaths
+
+_PACKAGE_OF = {
+    "dockerd": "docker.io",
+    "docker": "docker.io",
+    "containerd": "containerd",
+    "runc": "runc",
+    "ip": "iproute2",
+    "ethtool": "ethtool",
+    "iptables": "iptables",
+    "nsenter": "util-linux",
+    "unshare": "util-linux",
+    "busybox": "busybox-static",
+    "gcc": "gcc",
+}
+
+
+def check(names: tuple[str, ...], paths: LabPaths) -> None:
+    """Raise with the way out, before anything has been changed."""
+    if os.geteuid() != 0:
+        raise LabError("the lab makes namespaces and mounts: run it as root")
+    missing = sorted({_PACKAGE_OF[tool] for tool in _PACKAGE_OF if not shutil.which(tool)})
+    if missing:
+        raise LabError(f"the lab needs more programs: apt-get install {' '.join(missing)}")
+    taken = [name for name in names if namespaces.path(name).exists()]
+    if taken:
+        raise LabError(
+            f"network namespaces of these names exist already: {', '.join(taken)}; "
+            "end the other lab, or remove each with: ip netns delete NAME"
+        )
+    cgroup.require_unified()
+    if paths.root.exists() and any(paths.root.iterdir()):
+        raise LabError(f"{paths.root} is not empty, and not a lab: choose another directory")
