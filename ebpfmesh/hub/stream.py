@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages over one TLS connection, with a bound on every wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Generic, TypeVar
+
+from ebpfmesh.hub.errors import PeerSilent, ProtocolError
+from ebpfmesh.hub.protocol import FrameBuffer
+
+M = TypeVar("M")
+
+CHUNK = 1 << 16
+
+
+class MessageStream(Generic[M]):
+    """Decodes what arrives, sends what is already encoded.
+
+    `silence_s` bounds the wait for any byte rather than for a whole message: a peer in the
+    middle of a long message over a slow line is alive.
+    """
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        decode: Callable[[bytes], M],
+        limit: int,
+        silence_s: float,
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._decode = decode
+        self._frames = FrameBuffer(limit)
+        self.silence_s = silence_s
+
+    async def messages(self) -> AsyncIterator[M]:
+        """Yield messages, those left over from `first` too, until the peer hangs up."""
+        data = b""
+        while True:
+            for payload in self._frames.feed(data):
+                yield self._decode(payload)
+            if not (data := await self._read()):
+                return
+
+    async def first(self, within_s: float) -> M:
+        """The first message, whole, in time."""
+        try:
+            async with asyncio.timeout(within_s):
+                async for message in self.messages():
+                    return message
+        except TimeoutError as error:
+            raise PeerSilent(f"the peer said nothing whole within {within_s:g} s") from error
+        raise ProtocolError("the peer closed the connection before its first message")
+
+    async def _read(self) -> bytes:
+        try:
+            async with asyncio.timeout(self.silence_s):
+                return await self._reader.read(CHUNK)
+        except TimeoutError as error:
+            raise PeerSilent(f"the peer was silent for {self.silence_s:g} s") from error
+
+    async def send(self, frame: bytes, within_s: float) -> None:
+        """Write a frame and wait until the peer has taken enough of it."""
+        self._writer.write(frame)
+        try:
+            async with asyncio.timeout(within_s):
+                await self._writer.drain()
+        except TimeoutError as error:
+            raise PeerSilent(f"the peer took nothing for {within_s:g} s") from error
+
+    async def close(self, within_s: float = 1.0) -> None:
+        """Say goodbye; a peer that does not answer is cut off."""
+        self._writer.close()
+        try:
+            async with asyncio.timeout(within_s):
+                await self._writer.wait_closed()
+        except (TimeoutError, OSError):
+            self._writer.transport.abort()
