@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the Swarm API and the agents say, made into one mesh state. Pure, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from ebpfmesh.model import (
+    BackendState,
+    EndpointMode,
+    MeshState,
+    Network,
+    Node,
+    Port,
+    Protocol,
+    Service,
+    Task,
+)
+from ebpfmesh.swarm.api import NetworkDoc, NodeDoc, PortDoc, ServiceDoc, TaskDoc
+
+LABEL_PREFIX = "ebpfmesh."
+VXLAN_IDS = "com.docker.network.driver.overlay.vxlanid_list"
+ENCRYPTED = "encrypted"
+
+SEQUENCE_BITS = 20
+"""A version is the managers' log index and, below it, a count of changes at that index."""
+
+PROTOCOLS = {"tcp": Protocol.TCP, "udp": Protocol.UDP, "sctp": Protocol.SCTP}
+MODES = {"vip": EndpointMode.VIP, "dnsrr": EndpointMode.DNSRR}
+
+UP_STATES = frozenset({"ready", "unknown"})
+"""`unknown`: a new leader has not heard of the node yet, which says nothing against it."""
+
+
+class NodeReport(msgspec.Struct, frozen=True):
+    """What a node's agent knows of its node before, or better than, the Swarm API."""
+
+    vtep: str = ""
+    tasks: dict[str, BackendState] = {}
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """One complete reading of the Swarm API."""
+
+    services: list[ServiceDoc] = []
+    tasks: list[TaskDoc] = []
+    nodes: list[NodeDoc] = []
+    networks: list[NetworkDoc] = []
+
+    @property
+    def index(self) -> int:
+        """The highest log index that any object carries."""
+        versions = [doc.version.index for doc in self.services]
+        versions += [doc.version.index for doc in self.tasks]
+        versions += [doc.version.index for doc in self.nodes]
+        return max(versions, default=0)
+
+
+def next_state(
+    previous: MeshState, snapshot: Snapshot, reports: Mapping[str, NodeReport]
+) -> MeshState:
+    """Give the state that follows `previous`, or `previous` itself if nothing changed."""
+    state = mesh_state(
+        snapshot.services,
+        snapshot.tasks,
+        snapshot.nodes,
+        snapshot.networks,
+        reports,
+        previous.version,
+    )
+    if state == previous and previous.version:
+        return previous
+    version = max(previous.version + 1, snapshot.index << SEQUENCE_BITS)
+    return msgspec.structs.replace(state, version=version)
+
+
+def mesh_state(
+    services: Iterable[ServiceDoc],
+    tasks: Iterable[TaskDoc],
+    nodes: Iterable[NodeDoc],
+    networks: Iterable[NetworkDoc],
+    reports: Mapping[str, NodeReport],
+    version: int,
+) -> MeshState:
+    """Join what the API lists with what the nodes report of themselves."""
+    known_networks = {n.id: n for n in map(_network, networks) if n is not None}
+    ingress = frozenset(n.id for n in known_networks.values() if n.ingress)
+    known_nodes = {doc.id: _node(doc, reports.get(doc.id)) for doc in nodes}
+    down = frozenset(node.id for node in known_nodes.values() if not node.up)
+    known_services = {s.id: s for s in (_service(doc, ingress) for doc in services) if s}
+    known_tasks = {t.id: t for t in (_task(doc, down, reports) for doc in tasks) if t is not None}
+    return MeshState(
+        version=version,
+        nodes=known_nodes,
+        networks=known_networks,
+        services=known_services,
+        tasks=known_tasks,
+    )
+
+
+def _network(doc: NetworkDoc) -> Network | None:
+    """A swarm-wide overlay that has its VNI; others are not ours to balance."""
+    if doc.scope != "swarm" or doc.driver != "overlay":
+        return None
+    options = doc.options or {}
+    vni = options.get(VXLAN_IDS, "").partition(",")[0].strip()
+    if not vni.isdecimal():
+        return None
+    return Network(
+        id=doc.id,
+        name=doc.name,
+        vni=int(vni),
+        ingress=doc.ingress,
+        encrypted=ENCRYPTED in options,
+    )
+
+
+def _node(doc: NodeDoc, report: NodeReport | None) -> Node:
+    """A node; its own word on its VTEP counts more than the address the managers saw."""
+    address = doc.status.addr or ""
+    return Node(
+        id=doc.id,
+        hostname=(doc.description and doc.description.hostname) or "",
+        address=address,
+        vtep=(report and report.vtep) or address,
+        manager=doc.manager_status is not None or doc.spec.role == "manager",
+        up=doc.status.state in UP_STATES,
+    )
+
+
+def _service(doc: ServiceDoc, ingress: frozenset[str]) -> Service | None:
+    """A service in a mode that we know; the ingress network is how it is reached, not a VIP."""
+    spec = doc.spec.endpoint_spec
+    mode = MODES.get((spec and spec.mode) or "vip")
+    if mode is None:
+        return None
+    vips = (doc.endpoint and doc.endpoint.virtual_ips) or []
+    ports = (doc.endpoint and doc.endpoint.ports) or []
+    return Service(
+        id=doc.id,
+        name=doc.spec.name,
+        mode=mode,
+        vips={v.network_id: _bare(v.addr) for v in vips if v.addr and v.network_id not in ingress},
+        ports=tuple(port for port in map(_port, ports) if port is not None),
+        labels={k: v for k, v in (doc.spec.labels or {}).items() if k.startswith(LABEL_PREFIX)},
+    )
+
+
+def _port(doc: PortDoc) -> Port | None:
+    """A port of the mesh; host-mode ports belong to one node and its own NAT."""
+    protocol = PROTOCOLS.get(doc.protocol or "tcp")
+    if protocol is None or not doc.published_port or (doc.publish_mode or "ingress") != "ingress":
+        return None
+    return Port(protocol=protocol, published=doc.published_port, target=doc.target_port)
+
+
+def _task(doc: TaskDoc, down: frozenset[str], reports: Mapping[str, NodeReport]) -> Task | None:
+    """A task that has flows, or may get some; None for all others."""
+    if doc.service_id is None or doc.node_id is None:
+        return None
+    state = _listed_state(doc, doc.node_id in down)
+    if state is None:
+        return None
+    reported = reports.get(doc.node_id, NodeReport()).tasks.get(doc.id, state)
+    return Task(
+        id=doc.id,
+        service_id=doc.service_id,
+        node_id=doc.node_id,
+        state=max(state, reported),
+        addresses={
+            attachment.network.id: _bare(attachment.addresses[0])
+            for attachment in doc.networks_attachments or []
+            if attachment.addresses
+        },
+    )
+
+
+def _listed_state(doc: TaskDoc, node_is_down: bool) -> BackendState | None:
+    """The API's view of a task: a down node's task gets nothing new, and is then given up."""
+    if doc.status.state != "running":
+        return None
+    wanted = doc.desired_state == "running"
+    if node_is_down:
+        return BackendState.DRAINING if wanted else None
+    return BackendState.READY if wanted else BackendState.DRAINING
+
+
+def _bare(address: str) -> str:
+    """An address without its prefix length."""
+    return address.partition("/")[0]

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""On managers: keeps one mesh state fresh, at the pace at which the Swarm changes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from enum import IntEnum
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from ebpfmesh.latest import Latest
+from ebpfmesh.model import BackendState, MeshState
+from ebpfmesh.swarm.api import TaskDoc
+from ebpfmesh.swarm.errors import SwarmError
+from ebpfmesh.swarm.events import Event, Resync
+from ebpfmesh.swarm.mesh import NodeReport, Snapshot, next_state
+
+POLL_REST = 10
+"""A poll is followed by a rest of this many times its own duration, so that polling never
+takes more than a small part of a busy manager."""
+
+log = structlog.get_logger(__name__)
+
+
+class SnapshotSource(Protocol):
+    """The part of `SwarmClient` that the watcher needs."""
+
+    async def tasks(self) -> list[TaskDoc]:
+        """List the tasks."""
+        ...
+
+    async def complete(self, tasks: list[TaskDoc]) -> Snapshot:
+        """List everything else."""
+        ...
+
+
+class WatcherSettings(msgspec.Struct, frozen=True):
+    """How often to look. `full_interval_s` is the net under a lost event."""
+
+    task_poll_interval_s: float = 0.5
+    full_interval_s: float = 10.0
+    min_gap_s: float = 0.02
+    first_retry_s: float = 0.1
+    longest_retry_s: float = 5.0
+
+
+class Look(IntEnum):
+    """How much to read."""
+
+    TASKS = 1
+    ALL = 2
+
+
+class MeshWatcher:
+    """Turns triggers into refreshes, and refreshes into mesh states.
+
+    Triggers coalesce: whatever arrives during a refresh causes exactly one more. A failed
+    refresh leaves the state as it is.
+    """
+
+    def __init__(self, source: SnapshotSource, settings: WatcherSettings | None = None) -> None:
+        self.states: Latest[MeshState] = Latest(MeshState())
+        self._source = source
+        self._settings = settings or WatcherSettings()
+        self._snapshot: Snapshot | None = None
+        self._reports: dict[str, NodeReport] = {}
+        self._wanted: Look | None = Look.ALL
+        self._trigger = asyncio.Event()
+        self._trigger.set()
+        self._failure: str | None = None
+        self._retry_s = self._settings.first_retry_s
+        self._poll_took_s = 0.0
+        self._refreshed_at: float | None = None
+        self._completed_at: float | None = None
+
+    @property
+    def state(self) -> MeshState:
+        """The newest state; version 0 before the first refresh."""
+        return self.states.value
+
+    def age_s(self) -> float:
+        """Seconds since the Swarm API last confirmed the state."""
+        if self._refreshed_at is None:
+            return float("inf")
+        return time.monotonic() - self._refreshed_at
+
+    # --- triggers -----------------------------------------------------------------------
+
+    def notice(self, event: Event | Resync) -> None:
+        """Look again because of an event; of any container event the tasks may know more."""
+        if isinstance(event, Resync) or event.scope == "swarm":
+            self.look(Look.ALL)
+        elif event.task_id is not None:
+            self.look(Look.TASKS)
+
+    def report(self, node_id: str, vtep: str, tasks: dict[str, BackendState]) -> None:
+        """Take a node's own word; it counts at once, without asking the Swarm API."""
+        report = NodeReport(vtep=vtep, tasks=tasks)
+        if self._reports.get(node_id) == report:
+            return
+        self._reports[node_id] = report
+        self._publish()
+        self.look(Look.TASKS)
+
+    def look(self, what: Look = Look.ALL) -> None:
+        """Ask for a refresh, now or right after the one under way."""
+        self._wanted = max(what, self._wanted or what)
+        self._trigger.set()
+
+    # --- the loop -----------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Refresh until cancelled."""
+        while True:
+            await self._due()
+            await self._refresh()
+            await asyncio.sleep(self._settings.min_gap_s)
+
+    async def _due(self) -> None:
+        """Return at a trigger, or when it is time to poll."""
+        if self._failure is not None:
+            await asyncio.sleep(self._retry_s)
+            return
+        pause_s = max(self._settings.task_poll_interval_s, POLL_REST * self._poll_took_s)
+        try:
+            async with asyncio.timeout(pause_s):
+                await self._trigger.wait()
+        except TimeoutError:
+            self.look(Look.TASKS)
+
+    async def _refresh(self) -> None:
+        self._trigger.clear()
+        wanted, self._wanted = self._wanted, None
+        began = time.monotonic()
+        try:
+            await self._read(wanted or Look.TASKS)
+        except SwarmError as error:
+            self._failed(error, wanted)
+        else:
+            self._poll_took_s = time.monotonic() - began
+            self._refreshed_at = began
+            self._succeeded()
+            self._publish()
+
+    async def _read(self, wanted: Look) -> None:
+        """Replace the snapshot by a newer whole one, if there is anything new to read."""
+        tasks = await self._source.tasks()
+        old = self._snapshot
+        if wanted < Look.ALL and old is not None and tasks == old.tasks and not self._overdue():
+            return
+        began = time.monotonic()
+        self._snapshot = await self._source.complete(tasks)
+        self._completed_at = began
+
+    def _overdue(self) -> bool:
+        """Whether everything has to be read again, event or none."""
+        if self._completed_at is None:
+            return True
+        return time.monotonic() - self._completed_at >= self._settings.full_interval_s
+
+    def _publish(self) -> None:
+        """Make the state anew from what is known; subscribers hear only of changes."""
+        if self._snapshot is None:
+            return
+        self._forget_reports()
+        state = next_state(self.state, self._snapshot, self._reports)
+        if state is not self.state:
+            self.states.set(state)
+
+    def _forget_reports(self) -> None:
+        """Drop the words of nodes that the Swarm no longer lists."""
+        listed = {doc.id for doc in self._snapshot.nodes} if self._snapshot else set()
+        for node_id in self._reports.keys() - listed:
+            if self.state.nodes.get(node_id) is not None:
+                del self._reports[node_id]
+
+    # --- failures -----------------------------------------------------------------------
+
+    def _failed(self, error: SwarmError, wanted: Look | None) -> None:
+        """Keep what is known; one line per new reason, not per attempt."""
+        self.look(wanted or Look.TASKS)
+        if self._failure is None:
+            self._retry_s = self._settings.first_retry_s
+        else:
+            self._retry_s = min(2 * self._retry_s, self._settings.longest_retry_s)
+        if str(error) != self._failure:
+            self._failure = str(error)
+            log.warning("swarm.refresh_failed", error=self._failure, kept=self.state.version)
+
+    def _succeeded(self) -> None:
+        if self._failure is not None:
+            self._failure = None
+            log.info("swarm.refresh_recovered")
