@@ -5,6 +5,7 @@
 
 #include "mesh_tc.h"
 #include "mesh_xdp.h"
+#include "sock.h"
 #include "vip.h"
 
 int overlay_ingress(struct __sk_buff *skb)
@@ -35,4 +36,24 @@ int gateway_ingress(struct __sk_buff *skb)
 int gateway_egress(struct __sk_buff *skb)
 {
 	return mesh_to_task(skb);
+}
+
+int sock_connect4(struct bpf_sock_addr *ctx)
+{
+	return sock_connect(ctx);
+}
+
+int sock_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	return sock_sendmsg(ctx);
+}
+
+int sock_recvmsg4(struct bpf_sock_addr *ctx)
+{
+	return sock_restore(ctx);
+}
+
+int sock_getpeername4(struct bpf_sock_addr *ctx)
+{
+	return sock_restore(ctx);
 }

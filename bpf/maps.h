@@ -24,6 +24,8 @@ BPF_TABLE_PINNED("hash", __be32, u32, local_backends, MAX_BACKENDS, PIN_DIR "/lo
 BPF_TABLE_PINNED("lru_hash", struct flow_key, struct flow, flows, MAX_FLOWS, PIN_DIR "/flows");
 BPF_TABLE_PINNED("lru_hash", struct flow_key, struct flow, replies, MAX_FLOWS, PIN_DIR "/replies");
 BPF_TABLE_PINNED("lru_hash", struct flow_key, struct entry, entries, MAX_FLOWS, PIN_DIR "/entries");
+BPF_TABLE_PINNED("lru_hash", struct sock_key, struct sock_origin, sock_origins, MAX_SOCKETS,
+		 PIN_DIR "/sock_origins");
 
 BPF_TABLE_PINNED("percpu_array", u32, struct counter, frontend_counters, MAX_FRONTENDS,
 		 PIN_DIR "/frontend_counters");

@@ -134,6 +134,21 @@ struct entry {
 	__u8 pad[3];
 };
 
+/* A socket of the node's own processes, and the backend that it was led to. */
+struct sock_key {
+	__u64 cookie;
+	__be32 address;
+	__be16 port;
+	__u8 pad[2];
+};
+
+/* What the program had asked for. */
+struct sock_origin {
+	__be32 address;
+	__be16 port;
+	__u8 pad[2];
+};
+
 /* A node of the Swarm, by VTEP. The programs keep the next hop here. */
 struct node {
 	__u64 resolved_ns;
@@ -172,6 +187,8 @@ _Static_assert(sizeof(struct tuple) == 12, "tuple has no holes");
 _Static_assert(sizeof(struct flow_key) == 20, "flow_key has no holes");
 _Static_assert(sizeof(struct flow) == 48, "flow has no holes");
 _Static_assert(sizeof(struct entry) == 24, "entry has no holes");
+_Static_assert(sizeof(struct sock_key) == 16, "sock_key has no holes");
+_Static_assert(sizeof(struct sock_origin) == 8, "sock_origin has no holes");
 _Static_assert(sizeof(struct node) == 24, "node has no holes");
 _Static_assert(sizeof(struct tag) % 4 == 0, "metadata is a multiple of 4");
 

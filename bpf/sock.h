@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Published ports, for the node's own processes: their traffic to localhost or to the node's own
+ * addresses never crosses a NIC, so the backend is chosen at the socket. Containers have network
+ * namespaces of their own and are told apart by these.
+ */
+#ifndef EBPFMESH_SOCK_H
+#define EBPFMESH_SOCK_H
+
+#include "entry.h"
+
+#define SOCK_ALLOW 1
+
+static __always_inline bool is_loopback(__be32 address)
+{
+	return (bpf_ntohl(address) >> 24) == 127;
+}
+
+static __always_inline bool is_own_address(__be32 address)
+{
+	return is_loopback(address) || addresses.lookup(&address);
+}
+
+/* A task of this node is reached through docker_gwbridge. For one of another node that node's
+ * published port is asked: there XDP takes over.
+ */
+static __always_inline void sock_lead(struct bpf_sock_addr *ctx, const struct backend *backend,
+				      const struct frontend *frontend)
+{
+	struct sock_origin origin = {.address = ctx->user_ip4, .port = ctx->user_port};
+	struct sock_key key = {.cookie = bpf_get_socket_cookie(ctx)};
+
+	if (backend->gateway_ifindex) {
+		key.address = backend->gateway_address;
+		key.port = frontend->target_port;
+	} else {
+		key.address = backend->vtep;
+		key.port = origin.port;
+	}
+	sock_origins.update(&key, &origin);
+	ctx->user_ip4 = key.address;
+	ctx->user_port = key.port;
+}
+
+static __always_inline int sock_balance(struct bpf_sock_addr *ctx, __u32 hash, bool connects)
+{
+	struct frontend *frontend;
+	struct backend *backend;
+	__u32 id;
+
+	if (bpf_get_netns_cookie(ctx) != NODE_COOKIE || !is_own_address(ctx->user_ip4))
+		return SOCK_ALLOW;
+	frontend = port_frontend(ctx->user_port, ctx->protocol);
+	if (!frontend)
+		return SOCK_ALLOW;
+	id = maglev_choose(frontend->pool, hash);
+	backend = backends.lookup(&id);
+	if (!id || !backend)
+		return leave(HANDBACK_no_backend, SOCK_ALLOW);
+	if (connects)
+		count_entry(frontend->id, 0, true);
+	sock_lead(ctx, backend, frontend);
+	return SOCK_ALLOW;
+}
+
+static __always_inline int sock_connect(struct bpf_sock_addr *ctx)
+{
+	return sock_balance(ctx, bpf_get_prandom_u32(), true);
+}
+
+/* Every datagram of a socket that is not connected goes to the same backend while it is there. */
+static __always_inline int sock_sendmsg(struct bpf_sock_addr *ctx)
+{
+	return sock_balance(ctx, mix64(bpf_get_socket_cookie(ctx)) >> 32, false);
+}
+
+/* The program sees the address that it had asked. */
+static __always_inline int sock_restore(struct bpf_sock_addr *ctx)
+{
+	struct sock_key key = {.address = ctx->user_ip4, .port = ctx->user_port};
+	struct sock_origin *origin;
+
+	if (bpf_get_netns_cookie(ctx) != NODE_COOKIE)
+		return SOCK_ALLOW;
+	key.cookie = bpf_get_socket_cookie(ctx);
+	origin = sock_origins.lookup(&key);
+	if (!origin)
+		return SOCK_ALLOW;
+	ctx->user_ip4 = origin->address;
+	ctx->user_port = origin->port;
+	return SOCK_ALLOW;
+}
+
+#endif

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Links, addresses and program hooks of one network namespace, through netlink."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import Any
+
+from pyroute2 import AsyncIPRoute, IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+_AF_INET = 2
+_RTMGRP_LINK = 1
+_RTMGRP_IPV4_IFADDR = 0x10
+_ETH_P_ALL = 0x0003
+_ENOENT, _EEXIST, _EINVAL, _ENODEV = 2, 17, 22, 19
+
+# Our place among the filters of a hook: early, and told apart from others' by name.
+FILTER_PRIORITY = 7
+FILTER_HANDLE = 1
+FILTER_NAME = "ebpfmesh"
+
+
+class Hook(IntEnum):
+    """The parents of a clsact queueing discipline's filters."""
+
+    INGRESS = 0xFFFFFFF2
+    EGRESS = 0xFFFFFFF3
+
+
+class XdpMode(StrEnum):
+    """Where XDP runs: in the driver, in the kernel's generic hook, nowhere."""
+
+    NATIVE = "native"
+    GENERIC = "generic"
+    OFF = "off"
+
+
+_XDP_FLAG = {XdpMode.GENERIC: 1 << 1, XdpMode.NATIVE: 1 << 2}
+_XDP_ATTACHED = {"xdp": XdpMode.NATIVE, "xdpgeneric": XdpMode.GENERIC}
+
+
+@dataclass(frozen=True)
+class Link:
+    """`peer` is the other end's index in its own namespace (veth), `vni` a vxlan's network."""
+
+    index: int
+    name: str
+    kind: str
+    mac: str
+    mtu: int
+    master: int
+    peer: int
+    vni: int
+
+
+@dataclass(frozen=True)
+class LinkAddress:
+    """An IPv4 address, dotted, on a link."""
+
+    index: int
+    address: str
+    prefix: int
+
+
+def _link(message: Any) -> Link:  # noqa: ANN401 - pyroute2 has no types
+    info = message.get_attr("IFLA_LINKINFO")
+    data = info.get_attr("IFLA_INFO_DATA") if info else None
+    kind = (info.get_attr("IFLA_INFO_KIND") if info else "") or ""
+    return Link(
+        index=message["index"],
+        name=message.get_attr("IFLA_IFNAME"),
+        kind=kind,
+        mac=message.get_attr("IFLA_ADDRESS") or "",
+        mtu=message.get_attr("IFLA_MTU") or 0,
+        master=message.get_attr("IFLA_MASTER") or 0,
+        peer=message.get_attr("IFLA_LINK") or 0,
+        vni=(data.get_attr("IFLA_VXLAN_ID") or 0) if kind == "vxlan" and data else 0,
+    )
+
+
+class Links:
+    """Netlink in one namespace. Use through `links_of`."""
+
+    def __init__(self, route: Any) -> None:  # noqa: ANN401
+        self._route = route
+
+    def links(self) -> list[Link]:
+        """Every link of the namespace."""
+        return [_link(message) for message in self._route.get_links()]
+
+    def addresses(self) -> list[LinkAddress]:
+        """Every IPv4 address of the namespace."""
+        return [
+            LinkAddress(m["index"], m.get_attr("IFA_LOCAL"), m["prefixlen"])
+            for m in self._route.get_addr(family=_AF_INET)
+        ]
+
+    def set_filter(self, index: int, hook: Hook, fd: int) -> None:
+        """Attaches a tc program, or takes the place of the one that we had there, in one step."""
+        self._ensure_clsact(index)
+        self._route.tc(
+            "replace-filter",
+            "bpf",
+            index,
+            handle=FILTER_HANDLE,
+            parent=int(hook),
+            prio=FILTER_PRIORITY,
+            protocol=_ETH_P_ALL,
+            fd=fd,
+            name=FILTER_NAME,
+            classid=1,
+            direct_action=True,
+        )
+
+    def _ensure_clsact(self, index: int) -> None:
+        try:
+            self._route.tc("add", "clsact", index)
+        except NetlinkError as error:
+            if error.code != _EEXIST:
+                raise
+
+    def has_filter(self, index: int, hook: Hook) -> bool:
+        """Whether a program of ours is attached there."""
+        return any(_is_ours(m) for m in self._route.get_filters(index=index, parent=int(hook)))
+
+    def remove_filter(self, index: int, hook: Hook) -> None:
+        """Takes our program off; nothing of ours there, or no such link, is a success."""
+        try:
+            if self.has_filter(index, hook):
+                self._route.tc(
+                    "del-filter",
+                    "bpf",
+                    index,
+                    handle=FILTER_HANDLE,
+                    parent=int(hook),
+                    prio=FILTER_PRIORITY,
+                )
+        except NetlinkError as error:
+            if error.code not in {_ENOENT, _EINVAL, _ENODEV}:
+                raise
+
+    def set_xdp(self, index: int, fd: int, mode: XdpMode) -> None:
+        """Attaches an XDP program in a mode; raises `NetlinkError` if the driver has it not."""
+        self._set_xdp(index, fd, _XDP_FLAG[mode])
+
+    def remove_xdp(self, index: int) -> None:
+        """Takes the XDP program off, whichever mode it is in."""
+        mode = self.xdp_mode(index)
+        if mode is not XdpMode.OFF:
+            self._set_xdp(index, -1, _XDP_FLAG[mode])
+
+    def _set_xdp(self, index: int, fd: int, flags: int) -> None:
+        nla = {"attrs": [("IFLA_XDP_FD", fd), ("IFLA_XDP_FLAGS", flags)]}
+        self._route.link("set", index=index, IFLA_XDP=nla)
+
+    def xdp_mode(self, index: int) -> XdpMode:
+        """The mode of the XDP program that is attached, `OFF` if none is."""
+        messages = list(self._route.get_links(index))
+        xdp = messages[0].get_attr("IFLA_XDP") if messages else None
+        attached = xdp.get_attr("IFLA_XDP_ATTACHED") if xdp else None
+        return _XDP_ATTACHED.get(attached or "", XdpMode.OFF)
+
+
+def _is_ours(message: Any) -> bool:  # noqa: ANN401
+    options = message.get_attr("TCA_OPTIONS")
+    return bool(options) and options.get_attr("TCA_BPF_NAME") == FILTER_NAME
+
+
+@contextmanager
+def links_of(netns: str) -> Iterator[Links]:
+    """Netlink in the namespace at path `netns`; the caller's own if that is empty.
+
+    Raises `OSError` if the namespace does not exist (any more).
+    """
+    with IPRoute(netns=netns or None) as route:
+        yield Links(route)
+
+
+async def link_changes(netns: str) -> AsyncIterator[None]:
+    """Yields at every change of a link or an address in a namespace: "look again"."""
+    async with AsyncIPRoute(netns=netns or None) as route:
+        await route.bind(groups=_RTMGRP_LINK | _RTMGRP_IPV4_IFADDR)
+        while True:
+            async for _ in route.get():
+                yield None

@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The maps, with the model's values on one side and C structs on the other.
+
+Keys and values are the ctypes that bcc made of bpf/types.h: no layout is written here. Byte
+order is: addresses and ports in the network's, everything else in the host's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bcc import lib
+
+from ebpfmesh.datapath.loader import Module
+from ebpfmesh.model import (
+    Backend,
+    BackendKey,
+    BackendState,
+    Frontend,
+    FrontendKey,
+    FrontendKind,
+    Gateway,
+    PoolKey,
+    Protocol,
+)
+
+_BPF_MAP_TYPE_ARRAY = 2
+
+
+class MapError(RuntimeError):
+    """The kernel refused to read or write a map; says which, and why."""
+
+
+def address_to_int(address: str) -> int:
+    """A dotted address as the integer whose memory is in network byte order."""
+    return int.from_bytes(socket.inet_aton(address), "little")
+
+
+def int_to_address(value: int) -> str:
+    """The reverse of `address_to_int`."""
+    return socket.inet_ntoa(value.to_bytes(4, "little"))
+
+
+def _mac_bytes(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))
+
+
+def _mac_text(raw: Iterable[int]) -> str:
+    return ":".join(f"{byte:02x}" for byte in raw)
+
+
+@dataclass(frozen=True)
+class StoredFrontend:
+    """A frontend as it lies in the map: with the ids that it was given."""
+
+    frontend: Frontend
+    id: int
+    pool: int
+
+
+class Maps:
+    """Typed access to every map of one `Module`."""
+
+    def __init__(self, module: Module) -> None:
+        self._module = module
+        self._table_fd = module.table("maglev").map_fd
+        template = module.table("maglev_template").Leaf
+        self.maglev_size = ctypes.sizeof(template) // 4
+
+    # -- frontends ------------------------------------------------------------------------
+
+    def put_frontend(self, frontend: Frontend, frontend_id: int, pool_id: int) -> None:
+        """Adds or replaces a frontend."""
+        table = self._module.table("frontends")
+        leaf = table.Leaf()
+        leaf.id, leaf.pool, leaf.kind = frontend_id, pool_id, int(frontend.kind)
+        leaf.target_port = socket.htons(frontend.target_port)
+        self._update("frontends", self._frontend_key(frontend.key), leaf)
+
+    def delete_frontend(self, key: FrontendKey) -> None:
+        """Removes a frontend; an absent one is a success."""
+        self._delete("frontends", self._frontend_key(key))
+
+    def frontends(self, pools: Mapping[int, PoolKey]) -> list[StoredFrontend]:
+        """All frontends; `pools` names the pools by id, as `pools()` returns them."""
+        return [
+            StoredFrontend(
+                frontend=Frontend(
+                    key=FrontendKey(
+                        vni=key.vni,
+                        address=int_to_address(key.address),
+                        port=socket.ntohs(key.port),
+                        protocol=Protocol(key.protocol),
+                    ),
+                    kind=FrontendKind(leaf.kind),
+                    pool=pools.get(leaf.pool),
+                    target_port=socket.ntohs(leaf.target_port),
+                ),
+                id=leaf.id,
+                pool=leaf.pool,
+            )
+            for key, leaf in self._module.table("frontends").items()
+        ]
+
+    def _frontend_key(self, key: FrontendKey) -> Any:  # noqa: ANN401
+        raw = self._module.table("frontends").Key()
+        raw.address, raw.vni = address_to_int(key.address), key.vni
+        raw.port, raw.protocol = socket.htons(key.port), int(key.protocol)
+        return raw
+
+    # -- pools and their tables -----------------------------------------------------------
+
+    def put_pool(self, pool_id: int, key: PoolKey, ready: int) -> None:
+        """Names a pool and says how many of its backends are ready."""
+        leaf = self._module.table("pools").Leaf()
+        leaf.vni, leaf.ready, leaf.service = key.vni, ready, key.service_id.encode()
+        self._update("pools", ctypes.c_uint32(pool_id), leaf)
+
+    def delete_pool(self, pool_id: int) -> None:
+        """Forgets a pool and its table."""
+        self._update("pools", ctypes.c_uint32(pool_id), self._module.table("pools").Leaf())
+        self._delete("maglev", ctypes.c_uint32(pool_id))
+
+    def pools(self) -> dict[int, tuple[PoolKey, int]]:
+        """Pool id -> its key, and how many backends are ready."""
+        return {
+            key.value: (PoolKey(leaf.service.decode(), leaf.vni), leaf.ready)
+            for key, leaf in self._read_array("pools")
+            if leaf.service
+        }
+
+    def put_tables(self, tables: Mapping[int, bytes]) -> None:
+        """Swaps in new tables, by pool id: each is filled aside, then all are swapped at once.
+
+        A table is `maglev_size` backend ids, each 4 bytes in host byte order. An empty one takes
+        the pool's table out.
+        """
+        filled = {pool: self._new_table(table) for pool, table in tables.items() if table}
+        try:
+            self._swap(filled)
+        finally:
+            for fd in filled.values():
+                os.close(fd)
+        for pool in tables.keys() - filled.keys():
+            self._delete("maglev", ctypes.c_uint32(pool))
+
+    def _new_table(self, table: bytes) -> int:
+        size = 4 * self.maglev_size
+        if len(table) != size:
+            raise ValueError(f"a table of {len(table)} bytes, where {size} are wanted")
+        fd: int = lib.bcc_create_map(_BPF_MAP_TYPE_ARRAY, b"maglev_table", 4, size, 1, 0)
+        if fd < 0:
+            raise MapError(f"no memory for a Maglev table: {_last_error()}")
+        value = ctypes.create_string_buffer(table, size)
+        if lib.bpf_update_elem(fd, ctypes.byref(ctypes.c_uint32(0)), value, 0):
+            cause = _last_error()
+            os.close(fd)
+            raise MapError(f"a Maglev table was not written: {cause}")
+        return fd
+
+    def _swap(self, filled: Mapping[int, int]) -> None:
+        """One batch: each swap waits for the readers of the old table, a batch waits once."""
+        if not filled:
+            return
+        count = ctypes.c_uint32(len(filled))
+        keys = (ctypes.c_uint32 * len(filled))(*filled.keys())
+        values = (ctypes.c_uint32 * len(filled))(*filled.values())
+        if lib.bpf_update_batch(self._table_fd, keys, values, ctypes.byref(count)):
+            raise MapError(f"Maglev tables were not swapped: {_last_error()}")
+
+    # -- backends -------------------------------------------------------------------------
+
+    def put_backend(self, backend: Backend, backend_id: int, pool_id: int) -> None:
+        """Adds or replaces a backend; one of this node also by its address."""
+        leaf = self._module.table("backends").Leaf()
+        leaf.address, leaf.vni = address_to_int(backend.address), backend.key.vni
+        leaf.vtep = address_to_int(backend.vtep or "0.0.0.0")  # noqa: S104
+        leaf.pool, leaf.state = pool_id, int(backend.state)
+        leaf.mac[:] = _mac_bytes(backend.mac)
+        leaf.task = backend.key.task_id.encode()
+        if backend.gateway:
+            leaf.gateway_address = address_to_int(backend.gateway.address)
+            leaf.gateway_ifindex = backend.gateway.ifindex
+            leaf.gateway_mac[:] = _mac_bytes(backend.gateway.mac)
+        self._update("backends", ctypes.c_uint32(backend_id), leaf)
+        if backend.gateway:
+            self._update(
+                "local_backends", ctypes.c_uint32(leaf.address), ctypes.c_uint32(backend_id)
+            )
+
+    def set_backend_state(self, backend_id: int, state: BackendState) -> None:
+        """Changes nothing but the state."""
+        leaf = self._module.table("backends")[ctypes.c_uint32(backend_id)]
+        leaf.state = int(state)
+        self._update("backends", ctypes.c_uint32(backend_id), leaf)
+
+    def free_backend(self, backend_id: int) -> None:
+        """Empties a backend's slot and its counters, so that the id can be given again."""
+        key = ctypes.c_uint32(backend_id)
+        leaf = self._module.table("backends")[key]
+        local = self._module.table("local_backends")
+        address = ctypes.c_uint32(leaf.address)
+        if address in local and local[address].value == backend_id:
+            self._delete("local_backends", address)
+        self._update("backends", key, self._module.table("backends").Leaf())
+        self._clear_counter("backend_counters", backend_id)
+
+    def backends(self, pools: Mapping[int, PoolKey]) -> dict[int, Backend]:
+        """Backend id -> backend, for every slot in use."""
+        return {
+            key.value: _backend(leaf, pools.get(leaf.pool))
+            for key, leaf in self._read_array("backends")
+            if leaf.state
+        }
+
+    # -- sets -----------------------------------------------------------------------------
+
+    def put_node(self, vtep: str) -> None:
+        """Makes a node known; the programs fill in the next hop."""
+        key = ctypes.c_uint32(address_to_int(vtep))
+        if key not in self._module.table("nodes"):
+            self._update("nodes", key, self._module.table("nodes").Leaf())
+
+    def delete_node(self, vtep: str) -> None:
+        """Forgets a node: what it wraps is dropped from now on."""
+        self._delete("nodes", ctypes.c_uint32(address_to_int(vtep)))
+
+    def nodes(self) -> frozenset[str]:
+        """VTEPs of the known nodes."""
+        return frozenset(int_to_address(key.value) for key in self._module.table("nodes"))
+
+    def put_address(self, address: str) -> None:
+        """Makes published ports answer on an address of this node."""
+        self._update("addresses", ctypes.c_uint32(address_to_int(address)), ctypes.c_uint32(1))
+
+    def delete_address(self, address: str) -> None:
+        """The reverse of `put_address`."""
+        self._delete("addresses", ctypes.c_uint32(address_to_int(address)))
+
+    def addresses(self) -> frozenset[str]:
+        """The addresses on which published ports answer."""
+        return frozenset(int_to_address(key.value) for key in self._module.table("addresses"))
+
+    # -- the system calls -----------------------------------------------------------------
+
+    def _read_array(self, name: str) -> Iterable[tuple[Any, Any]]:
+        """Index and value of every slot but 0, which is never given."""
+        table = self._module.table(name)
+        for index, leaf in table.items():
+            if index.value:
+                yield index, leaf
+
+    def _update(self, name: str, key: Any, leaf: Any) -> None:  # noqa: ANN401
+        fd = self._module.table(name).map_fd
+        if lib.bpf_update_elem(fd, ctypes.byref(key), ctypes.byref(leaf), 0):
+            raise MapError(f"map {name} was not written: {_last_error()}")
+
+    def _delete(self, name: str, key: Any) -> None:  # noqa: ANN401
+        fd = self._module.table(name).map_fd
+        failed = lib.bpf_delete_elem(fd, ctypes.byref(key))
+        if failed and ctypes.get_errno() != errno.ENOENT:
+            raise MapError(f"an entry of map {name} was not removed: {_last_error()}")
+
+    def _clear_counter(self, name: str, index: int) -> None:
+        table = self._module.table(name)
+        zero = (table.Leaf * table.total_cpu)()
+        self._update(name, ctypes.c_uint32(index), zero)
+
+
+def _backend(leaf: Any, pool: PoolKey | None) -> Backend:  # noqa: ANN401
+    gateway = None
+    if leaf.gateway_ifindex:
+        gateway = Gateway(
+            address=int_to_address(leaf.gateway_address),
+            mac=_mac_text(leaf.gateway_mac),
+            ifindex=leaf.gateway_ifindex,
+        )
+    return Backend(
+        key=BackendKey(leaf.task.decode(), leaf.vni),
+        pool=pool or PoolKey("", leaf.vni),
+        address=int_to_address(leaf.address),
+        mac=_mac_text(leaf.mac),
+        vtep=int_to_address(leaf.vtep) if leaf.vtep else "",
+        state=BackendState(leaf.state),
+        gateway=gateway,
+    )
+
+
+def _last_error() -> str:
+    return os.strerror(ctypes.get_errno())
