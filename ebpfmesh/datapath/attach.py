@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which programs belong to which place, and how they get there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pyroute2.netlink.exceptions import NetlinkError
+
+from ebpfmesh.datapath.links import Hook, Links, XdpMode, links_of
+from ebpfmesh.datapath.loader import TC, XDP, Module
+from ebpfmesh.model import Attachment
+
+
+class Role(StrEnum):
+    """What a link is to us."""
+
+    NIC = "nic"
+    GATEWAY = "gateway"
+    OVERLAY = "overlay"
+
+
+class XdpPolicy(StrEnum):
+    """The setting `xdp`: `AUTO` takes the best that the driver has."""
+
+    AUTO = "auto"
+    NATIVE = "native"
+    GENERIC = "generic"
+    OFF = "off"
+
+
+_MODES = {
+    XdpPolicy.AUTO: (XdpMode.NATIVE, XdpMode.GENERIC),
+    XdpPolicy.NATIVE: (XdpMode.NATIVE,),
+    XdpPolicy.GENERIC: (XdpMode.GENERIC,),
+    XdpPolicy.OFF: (),
+}
+
+_HOOKS = {
+    Role.NIC: {Hook.INGRESS: "nic_ingress"},
+    Role.GATEWAY: {Hook.INGRESS: "gateway_ingress", Hook.EGRESS: "gateway_egress"},
+    Role.OVERLAY: {Hook.INGRESS: "overlay_ingress", Hook.EGRESS: "overlay_egress"},
+}
+
+
+class AttachError(RuntimeError):
+    """A program could not be attached; says where and why."""
+
+
+@dataclass(frozen=True)
+class Attached:
+    """What was done for one attachment; `xdp` says in which mode XDP runs there."""
+
+    attachment: Attachment
+    xdp: XdpMode = XdpMode.OFF
+
+
+class Attacher:
+    """Attaches the programs of one module. Every step may be repeated."""
+
+    def __init__(self, module: Module, policy: XdpPolicy) -> None:
+        self._module = module
+        self._policy = policy
+
+    def attach(self, attachment: Attachment) -> Attached:
+        """Puts all programs of the attachment's role in place. Raises `AttachError`."""
+        try:
+            with links_of(attachment.netns) as links:
+                return self._attach(links, attachment)
+        except (OSError, NetlinkError) as error:
+            place = f"{attachment.name} in {attachment.netns or 'the node'}"
+            raise AttachError(f"{attachment.role} programs at {place}: {error}") from error
+
+    def _attach(self, links: Links, attachment: Attachment) -> Attached:
+        role = Role(attachment.role)
+        # XDP last: it relies on tc for what it hands on.
+        for hook, name in _HOOKS[role].items():
+            links.set_filter(attachment.ifindex, hook, self._program(name, attachment.vni))
+        xdp = self._attach_xdp(links, attachment.ifindex) if role is Role.NIC else XdpMode.OFF
+        return Attached(attachment, xdp)
+
+    def _program(self, name: str, vni: int) -> int:
+        if vni:
+            return self._module.program_for_network(name, vni)
+        return self._module.program(name, TC)
+
+    def _attach_xdp(self, links: Links, ifindex: int) -> XdpMode:
+        modes = _MODES[self._policy]
+        if links.xdp_mode(ifindex) not in {XdpMode.OFF, *modes[:1]}:
+            links.remove_xdp(ifindex)
+        fd = self._module.program("nic_xdp", XDP)
+        for mode in modes:
+            try:
+                links.set_xdp(ifindex, fd, mode)
+            except NetlinkError:
+                if mode is modes[-1] and self._policy is not XdpPolicy.AUTO:
+                    raise
+                continue
+            return mode
+        return XdpMode.OFF
+
+
+def detach(attachment: Attachment) -> None:
+    """Takes our programs off one place; a place that is gone is a success."""
+    try:
+        with links_of(attachment.netns) as links:
+            for hook in _HOOKS[Role(attachment.role)]:
+                links.remove_filter(attachment.ifindex, hook)
+            if attachment.role == Role.NIC:
+                links.remove_xdp(attachment.ifindex)
+    except FileNotFoundError:
+        return

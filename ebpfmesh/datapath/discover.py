@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds the places where packets pass: overlay namespaces, veths, the NIC, task sandboxes.
+
+The kernel is asked, not dockerd: what is there is what counts, and it is there before the
+task's first process runs.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from ebpfmesh.datapath.attach import Role
+from ebpfmesh.datapath.links import Link, LinkAddress, links_of
+from ebpfmesh.model import Attachment, Gateway
+
+GATEWAY_BRIDGE = "docker_gwbridge"
+
+# "<epoch>-<first ten characters of the network's id>"
+_OVERLAY = re.compile(r"^\d+-[a-z0-9]{10}$")
+
+
+class DeviceNotFound(RuntimeError):
+    """No link of the node holds the address that the Swarm uses for VXLAN."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """The link that carries VXLAN. `mtu` in bytes."""
+
+    name: str
+    index: int
+    mtu: int
+
+
+@dataclass(frozen=True)
+class HostLinks:
+    """One look at the node's own namespace."""
+
+    links: tuple[Link, ...]
+    addresses: tuple[LinkAddress, ...]
+
+    def device(self, name: str, vtep: str) -> Device:
+        """The link called `name`, or, if that is empty, the one that holds `vtep`."""
+        holders = {a.index for a in self.addresses if a.address == vtep}
+        for link in self.links:
+            if link.name == name or (not name and link.index in holders):
+                return Device(link.name, link.index, link.mtu)
+        wanted = f"no link is called {name}" if name else f"no link holds {vtep}"
+        raise DeviceNotFound(f"{wanted}; set `device` to the link that carries VXLAN")
+
+    def own_addresses(self) -> frozenset[str]:
+        """Every IPv4 address but loopback."""
+        return frozenset(a.address for a in self.addresses if not a.address.startswith("127."))
+
+    def gateway_network(self) -> IPv4Network | None:
+        """The subnet of docker_gwbridge; None before dockerd has made it."""
+        bridge = {link.index for link in self.links if link.name == GATEWAY_BRIDGE}
+        for a in self.addresses:
+            if a.index in bridge:
+                return IPv4Network(f"{a.address}/{a.prefix}", strict=False)
+        return None
+
+    def gateway_attachments(self) -> list[Attachment]:
+        """The node's ends of the containers' docker_gwbridge veths."""
+        bridge = {link.index for link in self.links if link.name == GATEWAY_BRIDGE}
+        return [
+            Attachment(role=Role.GATEWAY, netns="", ifindex=link.index, name=link.name)
+            for link in self.links
+            if link.master in bridge and link.kind == "veth"
+        ]
+
+
+def look_at_host() -> HostLinks:
+    """Reads the links and addresses of the caller's namespace."""
+    with links_of("") as links:
+        return HostLinks(tuple(links.links()), tuple(links.addresses()))
+
+
+def overlay_paths(netns_dir: Path) -> list[Path]:
+    """The namespaces that dockerd has made for overlay networks on this node."""
+    if not netns_dir.is_dir():
+        return []
+    return sorted(path for path in netns_dir.iterdir() if _OVERLAY.match(path.name))
+
+
+def overlay_attachments(path: Path) -> list[Attachment]:
+    """The veths in one overlay namespace; none if it is gone or not complete yet."""
+    try:
+        with links_of(str(path)) as links:
+            found = links.links()
+    except OSError:
+        return []
+    vni = next((link.vni for link in found if link.vni), 0)
+    if not vni:
+        return []
+    return [
+        Attachment(role=Role.OVERLAY, netns=str(path), ifindex=link.index, name=link.name, vni=vni)
+        for link in found
+        if link.kind == "veth"
+    ]
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """The network of one container: its way out, and the MAC of each of its addresses."""
+
+    gateway: Gateway | None
+    macs: dict[str, str]
+
+
+def look_at_sandbox(path: str, gateways: IPv4Network | None) -> Sandbox | None:
+    """Reads a container's namespace; None if it is gone."""
+    try:
+        with links_of(path) as links:
+            by_index = {link.index: link for link in links.links()}
+            addresses = links.addresses()
+    except OSError:
+        return None
+    gateway, macs = None, {}
+    for a in addresses:
+        link = by_index.get(a.index)
+        if link is None or not link.mac:
+            continue
+        macs[a.address] = link.mac
+        if gateways and link.peer and IPv4Address(a.address) in gateways:
+            gateway = Gateway(address=a.address, mac=link.mac, ifindex=link.peer)
+    return Sandbox(gateway, macs)
