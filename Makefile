@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Everything runs from .venv, which stands on Debian's own interpreter: its python3-bpfcc is the
+# only bcc, and whatever other python3 comes first in PATH does not see it.
+PYTHON := /usr/bin/python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+C_FILES := $(wildcard bpf/*.c bpf/*.h ebpfmesh/lab/images/*.c)
+
+# Under sudo, what needs no root is done as the user who called it, so that nothing in a checkout
+# of theirs ends up as root's. A checkout that is root's own stays so.
+USER_OF_SUDO := $(if $(filter $(SUDO_UID),$(shell stat -c %u .)),sudo -EH -u \#$(SUDO_UID))
+
+# Root leaves no caches behind, for the same reason.
+ROOT_PYTEST := PYTHONDONTWRITEBYTECODE=1 $(BIN)/pytest -p no:cacheprovider
+
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: setup
+setup: packages $(STAMP) ## Debian packages (needs root if any is missing) and .venv
+
+.PHONY: packages
+packages:
+	@scripts/setup-debian.sh
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "run: sudo make setup" >&2; exit 1; }
+	$(USER_OF_SUDO) $(PYTHON) -m venv --system-site-packages $(VENV)
+	$(USER_OF_SUDO) $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(USER_OF_SUDO) touch $@
+
+.PHONY: demo
+demo: need-root setup ## A Swarm of three nodes on this machine, balanced by ebpfmesh (root)
+	$(BIN)/ebpfmesh demo
+
+.PHONY: test
+test: need-root setup lint types unit bpf lab ## All of the checks below (root)
+
+.PHONY: lint
+lint: $(STAMP) ## Style, format and direction of imports
+	$(USER_OF_SUDO) $(BIN)/ruff check .
+	$(USER_OF_SUDO) $(BIN)/ruff format --check .
+	$(if $(C_FILES),$(BIN)/clang-format --dry-run -Werror $(C_FILES))
+	$(USER_OF_SUDO) $(BIN)/lint-imports --no-logo
+
+.PHONY: types
+types: $(STAMP) ## mypy --strict
+	$(USER_OF_SUDO) $(BIN)/mypy
+
+.PHONY: unit
+unit: $(STAMP) ## Tests of pure code: no root, no kernel, no Docker
+	$(USER_OF_SUDO) $(BIN)/pytest tests/unit
+
+.PHONY: bpf
+bpf: need-root $(STAMP) ## Packets through the programs in the kernel (root)
+	$(ROOT_PYTEST) tests/bpf
+
+.PHONY: lab
+lab: need-root $(STAMP) ## Traffic through a real Swarm in network namespaces (root)
+	$(ROOT_PYTEST) tests/lab
+
+.PHONY: need-root
+need-root:
+	@test "$$(id -u)" = 0 || { echo "this needs root: sudo make $(MAKECMDGOALS)" >&2; exit 1; }
+
+.PHONY: format
+format: $(STAMP) ## Put Python and C into their format
+	$(BIN)/ruff check --fix --exit-zero --quiet .
+	$(BIN)/ruff format .
+	$(if $(C_FILES),$(BIN)/clang-format -i $(C_FILES))
+
+.PHONY: clean
+clean: ## Remove .venv, what was built and every cache
+	rm -rf $(VENV) build dist .coverage .hypothesis .import_linter_cache .mypy_cache \
+		.pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
