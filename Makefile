@@ -11,7 +11,7 @@ C_FILES := $(wildcard bpf/*.c bpf/*.h ebpfmesh/lab/images/*.c)
 
 # Under sudo, what needs no root is done as the user who called it, so that nothing in a checkout
 # of theirs ends up as root's. A checkout that is root's own stays so.
-USER_OF_SUDO := $(if $(filter $(SUDO_UID),$(shell stat -c %u .)),sudo -EH -u '\#$(SUDO_UID)')
+USER_OF_SUDO := $(if $(filter $(SUDO_UID),$(shell stat -c %u .)),sudo -EH -u $(SUDO_USER))
 
 # Root leaves no caches behind, for the same reason.
 ROOT_PYTEST := PYTHONDONTWRITEBYTECODE=1 $(BIN)/pytest -p no:cacheprovider
