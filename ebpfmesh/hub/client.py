@@ -108,10 +108,10 @@ class HubClient:
             link = HubLink(
                 address,
                 self._certificates,
-                self._reports,
-                self._changed,
-                self._settings,
-                self._agent,
+                reports=self._reports,
+                on_change=self._changed,
+                settings=self._settings,
+                agent=self._agent,
             )
             self._links[address] = link
             self._tasks[address] = group.create_task(link.run(), name=f"hub-link {address}")

@@ -98,6 +98,7 @@ class HubLink:
         self,
         address: HubAddress,
         certificates: Certificates,
+        *,
         reports: Latest[Report | None],
         on_change: Callable[[HubLink], None],
         settings: LinkSettings,

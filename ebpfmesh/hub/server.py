@@ -70,7 +70,7 @@ class HubServer:
     async def start(self, host: str, port: int) -> None:
         """Listen; OSError if the address cannot be had."""
         self._socket = socket.create_server((host, port), backlog=BACKLOG)
-        self._listener = await self._listen()
+        self._listener = await self._listen(self._socket)
         log.info("hub.listening", host=host, port=self.port)
 
     async def run(self) -> None:
@@ -93,16 +93,15 @@ class HubServer:
             connection.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
 
-    async def _listen(self) -> asyncio.Server:
+    async def _listen(self, listening: socket.socket) -> asyncio.Server:
         """Accept with the newest certificates, on a copy of the one socket.
 
         A copy, so that a renewal can put a new listener beside the old one and leave no gap.
         """
-        assert self._socket is not None
         self._context = self._certificates.server_context
         return await asyncio.start_server(
             self._accept,
-            sock=self._socket.dup(),
+            sock=listening.dup(),
             ssl=self._context,
             ssl_handshake_timeout=self._settings.handshake_timeout_s,
         )
@@ -123,29 +122,25 @@ class HubServer:
                 self._certificates.reload_if_changed()
             except HubError as error:
                 log.warning("hub.certificates_not_renewed", error=str(error))
-            if self._certificates.server_context is not self._context:
-                await self._replace_listener()
+            if self._socket and self._certificates.server_context is not self._context:
+                await self._replace_listener(self._socket)
 
-    async def _replace_listener(self) -> None:
-        old, self._listener = self._listener, await self._listen()
+    async def _replace_listener(self, listening: socket.socket) -> None:
+        old, self._listener = self._listener, await self._listen(listening)
         if old is not None:
             old.close()
         log.info("hub.certificates_renewed")
 
     # --- connections --------------------------------------------------------------------
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._connections) >= self._settings.max_connections:
             log.warning("hub.full", connections=len(self._connections))
             writer.transport.abort()
             return
-        task = asyncio.current_task()
-        assert task is not None
+        task = asyncio.create_task(self._serve(reader, writer), name="hub-agent")
         self._connections.add(task)
-        try:
-            await self._serve(reader, writer)
-        finally:
-            self._connections.discard(task)
+        task.add_done_callback(self._connections.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         stream: MessageStream[FromAgent] = MessageStream(

@@ -51,7 +51,7 @@ class StateStore:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(draft, self._path)
+        draft.replace(self._path)
         _sync_directory(self._path.parent)
 
     def load(self, swarm_id: str) -> MeshState | None:

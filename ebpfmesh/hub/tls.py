@@ -7,8 +7,8 @@ node of it, and the certificate says which one, and in which role.
 
 from __future__ import annotations
 
-import os
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ class Certificates:
 
 def _file_stamp(path: Path) -> tuple[int, int, int]:
     try:
-        found = os.stat(path)
+        found = path.stat()
     except OSError as error:
         raise CertificateError(
             f"cannot read {path}: {error.strerror}; is this node in a Swarm, and is its data "
@@ -107,7 +107,7 @@ def _file_stamp(path: Path) -> tuple[int, int, int]:
     return found.st_mtime_ns, found.st_ino, found.st_size
 
 
-def peer_identity(connection: Any, own: Identity) -> Identity:
+def peer_identity(connection: ssl.SSLObject, own: Identity) -> Identity:
     """Who is at the other end of a connection; it must belong to our Swarm.
 
     An authority outside of Swarm may sign for several Swarms: the organisation tells them apart.
@@ -120,7 +120,7 @@ def peer_identity(connection: Any, own: Identity) -> Identity:
     return peer
 
 
-def _identity(certificate: Any) -> Identity:
+def _identity(certificate: Mapping[str, Any] | None) -> Identity:
     """Read the subject, as the ssl module presents it: a tuple of tuples of pairs."""
     names = {key: value for part in (certificate or {}).get("subject", ()) for key, value in part}
     try:

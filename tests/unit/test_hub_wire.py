@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -171,7 +171,7 @@ class Hub:
 
 
 @asynccontextmanager
-async def background(running: Any) -> AsyncIterator[None]:
+async def background(running: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     task = asyncio.create_task(running)
     try:
         yield
@@ -261,15 +261,15 @@ async def test_every_hub_gets_the_newest_report(authority: Authority) -> None:
 
 @pytest.mark.asyncio
 async def test_when_its_hub_goes_the_agent_follows_the_next(authority: Authority) -> None:
-    async with hub_of(authority.issue("n2"), mesh(5, "b")) as second:
-        async with hub_of(authority.issue("n1"), mesh(4, "a")) as first:
-            async with agent_of(
-                authority.issue("n3", WORKER), first.address, second.address
-            ) as agent:
-                await until(lambda: agent.status.connected)
-                await first.server.close()
-                await until(lambda: agent.states.value == mesh(5, "b"))
-                await until(lambda: agent.status.hub_id == "n2")
+    async with (
+        hub_of(authority.issue("n2"), mesh(5, "b")) as second,
+        hub_of(authority.issue("n1"), mesh(4, "a")) as first,
+        agent_of(authority.issue("n3", WORKER), first.address, second.address) as agent,
+    ):
+        await until(lambda: agent.status.connected)
+        await first.server.close()
+        await until(lambda: agent.states.value == mesh(5, "b"))
+        await until(lambda: agent.status.hub_id == "n2")
 
 
 @pytest.mark.asyncio
@@ -348,11 +348,12 @@ async def test_hubs_can_be_taken_away_and_given_back(authority: Authority) -> No
 async def test_an_agent_believes_no_false_hub(
     authority: Authority, stranger: Authority, kind: str
 ) -> None:
-    home = {
+    issue: dict[str, Callable[[], Path]] = {
         "worker as hub": lambda: authority.issue("n1", WORKER),
         "hub of another swarm": lambda: stranger.issue("n1"),
         "other organisation": lambda: authority.issue("n1", swarm_id="swarm-two"),
-    }[kind]()
+    }
+    home = issue[kind]()
     async with (
         hub_of(home, mesh(1)) as hub,
         agent_of(authority.issue("n2", WORKER), hub.address) as agent,
@@ -367,12 +368,13 @@ async def test_an_agent_believes_no_false_hub(
 async def test_a_hub_serves_no_stranger(
     authority: Authority, stranger: Authority, kind: str
 ) -> None:
-    home = {
+    issue: dict[str, Callable[[], Path | None]] = {
         "other swarm": lambda: stranger.issue("n2"),
         "other organisation": lambda: authority.issue("n2", swarm_id="swarm-two"),
         "no certificate": lambda: None,
         "expired": lambda: authority.issue("n2", days=-1),
-    }[kind]()
+    }
+    home = issue[kind]()
     async with hub_of(authority.issue("n1"), mesh(1)) as hub:
         assert await talk(hub, bare_context(home), Hello(protocol=1, node_id="n2")) == []
         assert hub.server.peers() == []
