@@ -7,7 +7,7 @@ missing or None; `ebpfmesh.swarm.mesh` and `ebpfmesh.swarm.local` give them a me
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -20,7 +20,7 @@ class Doc(msgspec.Struct, frozen=True, rename="pascal"):
     """Base of every API object: immutable, comparable, unknown fields ignored."""
 
 
-def decode(answer: Any, into: type[T]) -> T:
+def decode(answer: object, into: type[T]) -> T:
     """Give an API answer its type, or say which part of it is not as documented."""
     try:
         return msgspec.convert(answer, into)

@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 
 class SwarmClient:
-    """One node's dockerd, as the agent sees it."""
+    """One node's dockerd, as the agent sees it; made inside a running event loop."""
 
     def __init__(self, url: str = DEFAULT_URL, *, timeout_s: float = 10.0) -> None:
         self._engine = Engine(url, timeout_s)

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import aiohttp
 from aiodocker import Docker, DockerError
@@ -28,47 +28,55 @@ from ebpfmesh.swarm.errors import DockerRefused, DockerUnavailable, UnexpectedAn
 from ebpfmesh.swarm.events import WANTED_ACTIONS, Event, Kind, event
 from ebpfmesh.swarm.local import TASK_ID
 
+T = TypeVar("T")
+
 NO_CONNECTION = 900
 """aiodocker's status for a dockerd that it could not reach."""
 
 NOT_FOUND = 404
 
 
+class EventLines(Protocol):
+    """aiodocker's end of a stream of events."""
+
+    async def get(self) -> object:
+        """The next event, None at the end of the stream."""
+        ...
+
+
 class Engine:
-    """One dockerd. Every failure is a `SwarmError` with its cause."""
+    """One dockerd. Every failure is a `SwarmError` with its cause.
+
+    Made inside a running event loop, as aiodocker demands.
+    """
 
     def __init__(self, url: str, timeout_s: float) -> None:
         self.url = url
         self._timeout_s = timeout_s
-        self._opened: Any = None
-
-    @property
-    def _docker(self) -> Any:
-        """The aiodocker client, made at first use because it needs a running loop."""
-        if self._opened is None:
-            timeout = aiohttp.ClientTimeout(total=self._timeout_s)
-            self._opened = Docker(url=self.url, timeout=timeout)
-        return self._opened
+        self._docker: Any = Docker(url=url, timeout=aiohttp.ClientTimeout(total=timeout_s))
 
     async def close(self) -> None:
         """Let go of the connections to dockerd."""
-        if self._opened is not None:
-            await self._opened.close()
-            self._opened = None
+        await self._docker.close()
 
     async def info(self) -> InfoDoc:
+        """The daemon, and its place in a Swarm."""
         return decode(await self._ask(self._docker.system.info()), InfoDoc)
 
     async def services(self) -> list[ServiceDoc]:
+        """All services; a manager answers."""
         return decode(await self._ask(self._docker.services.list()), list[ServiceDoc])
 
     async def tasks(self) -> list[TaskDoc]:
+        """All tasks, old ones too; a manager answers."""
         return decode(await self._ask(self._docker.tasks.list()), list[TaskDoc])
 
     async def nodes(self) -> list[NodeDoc]:
+        """All nodes; a manager answers."""
         return decode(await self._ask(self._docker.nodes.list()), list[NodeDoc])
 
     async def networks(self) -> list[NetworkDoc]:
+        """The Swarm's networks, on a manager, and this node's own."""
         return decode(await self._ask(self._docker.networks.list()), list[NetworkDoc])
 
     async def network(self, name: str) -> NetworkDoc | None:
@@ -99,7 +107,7 @@ class Engine:
         await self.info()
         make: Any = DockerEvents
         stream = make(self._docker)
-        lines = stream.subscribe(create_task=False)
+        lines: EventLines = stream.subscribe(create_task=False)
         running = asyncio.create_task(
             stream.run(since=since, filters=_event_filters()), name="docker-events"
         )
@@ -109,14 +117,14 @@ class Engine:
             running.cancel()
             await asyncio.wait([running])
 
-    async def _events(self, lines: Any, running: asyncio.Task[None]) -> AsyncIterator[Event]:
+    async def _events(self, lines: EventLines, running: asyncio.Task[None]) -> AsyncIterator[Event]:
         while (line := await lines.get()) is not None:
             if (decoded := event(line)) is not None:
                 yield decoded
         await self._ask(running)
         raise DockerUnavailable(f"dockerd at {self.url} closed its stream of events")
 
-    async def _find(self, request: Awaitable[Any]) -> Any:
+    async def _find(self, request: Awaitable[T]) -> T | None:
         """The answer, or None for an object that does not exist."""
         try:
             return await self._ask(request)
@@ -125,7 +133,7 @@ class Engine:
                 return None
             raise
 
-    async def _ask(self, request: Awaitable[Any]) -> Any:
+    async def _ask(self, request: Awaitable[T]) -> T:
         with self._explained():
             return await request
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
 
 import msgspec
 
@@ -92,7 +91,7 @@ class EventDoc(msgspec.Struct):
     time_ns: int = msgspec.field(name="timeNano", default=0)
 
 
-def event(line: Any) -> Event | None:
+def event(line: object) -> Event | None:
     """Decode one event; None for a kind that tells us nothing."""
     doc = decode(line, EventDoc)
     if doc.type not in frozenset(Kind):

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
@@ -62,35 +62,23 @@ def next_state(
     previous: MeshState, snapshot: Snapshot, reports: Mapping[str, NodeReport]
 ) -> MeshState:
     """Give the state that follows `previous`, or `previous` itself if nothing changed."""
-    state = mesh_state(
-        snapshot.services,
-        snapshot.tasks,
-        snapshot.nodes,
-        snapshot.networks,
-        reports,
-        previous.version,
-    )
+    state = mesh_state(snapshot, reports, previous.version)
     if state == previous and previous.version:
         return previous
     version = max(previous.version + 1, snapshot.index << SEQUENCE_BITS)
     return msgspec.structs.replace(state, version=version)
 
 
-def mesh_state(
-    services: Iterable[ServiceDoc],
-    tasks: Iterable[TaskDoc],
-    nodes: Iterable[NodeDoc],
-    networks: Iterable[NetworkDoc],
-    reports: Mapping[str, NodeReport],
-    version: int,
-) -> MeshState:
+def mesh_state(snapshot: Snapshot, reports: Mapping[str, NodeReport], version: int) -> MeshState:
     """Join what the API lists with what the nodes report of themselves."""
-    known_networks = {n.id: n for n in map(_network, networks) if n is not None}
+    known_networks = {n.id: n for n in map(_network, snapshot.networks) if n is not None}
     ingress = frozenset(n.id for n in known_networks.values() if n.ingress)
-    known_nodes = {doc.id: _node(doc, reports.get(doc.id)) for doc in nodes}
+    known_nodes = {doc.id: _node(doc, reports.get(doc.id)) for doc in snapshot.nodes}
     down = frozenset(node.id for node in known_nodes.values() if not node.up)
-    known_services = {s.id: s for s in (_service(doc, ingress) for doc in services) if s}
-    known_tasks = {t.id: t for t in (_task(doc, down, reports) for doc in tasks) if t is not None}
+    known_services = {s.id: s for s in (_service(doc, ingress) for doc in snapshot.services) if s}
+    known_tasks = {
+        t.id: t for t in (_task(doc, down, reports) for doc in snapshot.tasks) if t is not None
+    }
     return MeshState(
         version=version,
         nodes=known_nodes,

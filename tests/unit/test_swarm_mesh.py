@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mesh state, made of answers as dockerd gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from ebpfmesh.model import BackendState, EndpointMode, MeshState, Network, Node, Port, Protocol
+from ebpfmesh.swarm.api import NetworkDoc, NodeDoc, ServiceDoc, TaskDoc, decode
+from ebpfmesh.swarm.errors import UnexpectedAnswer
+from ebpfmesh.swarm.mesh import SEQUENCE_BITS, NodeReport, Snapshot, next_state
+
+VNI = "com.docker.network.driver.overlay.vxlanid_list"
+
+INGRESS = {
+    "Id": "ing",
+    "Name": "ingress",
+    "Scope": "swarm",
+    "Driver": "overlay",
+    "Ingress": True,
+    "Options": {VNI: "4096"},
+}
+FRONT = {
+    "Id": "net",
+    "Name": "front",
+    "Scope": "swarm",
+    "Driver": "overlay",
+    "Ingress": False,
+    "Options": {VNI: "4097,4098", "encrypted": ""},
+}
+WEB = {
+    "ID": "web",
+    "Version": {"Index": 30},
+    "Spec": {
+        "Name": "shop_web",
+        "Labels": {"ebpfmesh.weight": "2", "com.docker.stack.namespace": "shop"},
+        "EndpointSpec": {"Mode": "vip"},
+    },
+    "Endpoint": {
+        "Ports": [
+            {"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8080, "PublishMode": "ingress"},
+            {"Protocol": "udp", "TargetPort": 53, "PublishedPort": 5353, "PublishMode": "host"},
+        ],
+        "VirtualIPs": [
+            {"NetworkID": "ing", "Addr": "10.0.0.5/24"},
+            {"NetworkID": "net", "Addr": "10.0.1.2/24"},
+        ],
+    },
+}
+ONE = {
+    "ID": "n1",
+    "Version": {"Index": 9},
+    "Spec": {"Role": "manager", "Availability": "active"},
+    "Description": {"Hostname": "one"},
+    "Status": {"State": "ready", "Addr": "192.0.2.11"},
+    "ManagerStatus": {"Leader": True, "Addr": "192.0.2.11:2377"},
+}
+TWO = {
+    "ID": "n2",
+    "Spec": {"Role": "worker"},
+    "Description": {"Hostname": "two"},
+    "Status": {"State": "ready", "Addr": "192.0.2.12"},
+}
+
+
+def task(status: str = "running", desired: str = "running", **more: object) -> dict[str, Any]:
+    return {
+        "ID": "t1",
+        "Version": {"Index": 31},
+        "ServiceID": "web",
+        "NodeID": "n2",
+        "DesiredState": desired,
+        "Status": {"State": status, "ContainerStatus": {"ContainerID": "c1", "PID": 7}},
+        "NetworksAttachments": [
+            {"Network": {"ID": "ing"}, "Addresses": ["10.0.0.6/24"]},
+            {"Network": {"ID": "net"}, "Addresses": ["10.0.1.3/24"]},
+            {"Network": {"ID": "new"}, "Addresses": None},
+        ],
+        **more,
+    }
+
+
+Answer = dict[str, Any]
+
+
+def snapshot(
+    *,
+    services: Sequence[Answer] = (),
+    tasks: Sequence[Answer] = (),
+    nodes: Sequence[Answer] = (ONE, TWO),
+    networks: Sequence[Answer] = (INGRESS, FRONT),
+) -> Snapshot:
+    return Snapshot(
+        services=decode(list(services), list[ServiceDoc]),
+        tasks=decode(list(tasks), list[TaskDoc]),
+        nodes=decode(list(nodes), list[NodeDoc]),
+        networks=decode(list(networks), list[NetworkDoc]),
+    )
+
+
+def state_of(reports: dict[str, NodeReport] | None = None, **lists: Sequence[Answer]) -> MeshState:
+    return next_state(MeshState(), snapshot(**lists), reports or {})
+
+
+def test_a_service_has_its_vips_its_mesh_ports_and_our_labels() -> None:
+    web = state_of(services=[WEB]).services["web"]
+    assert web.name == "shop_web"
+    assert web.mode is EndpointMode.VIP
+    assert web.vips == {"net": "10.0.1.2"}
+    assert web.ports == (Port(Protocol.TCP, published=8080, target=80),)
+    assert web.labels == {"ebpfmesh.weight": "2"}
+
+
+def test_a_service_without_an_endpoint_yet_is_listed_with_nothing_to_balance() -> None:
+    bare = {"ID": "s", "Spec": {"Name": "s", "Labels": None}, "Endpoint": {}}
+    service = state_of(services=[bare]).services["s"]
+    assert (service.mode, service.vips, service.ports) == (EndpointMode.VIP, {}, ())
+
+
+@pytest.mark.parametrize(("mode", "listed"), [("vip", True), ("dnsrr", True), ("later", False)])
+def test_only_known_modes_are_listed(mode: str, listed: bool) -> None:
+    service = {"ID": "s", "Spec": {"Name": "s", "EndpointSpec": {"Mode": mode}}}
+    assert ("s" in state_of(services=[service]).services) is listed
+
+
+def test_networks_are_the_swarms_overlays_that_have_a_vni() -> None:
+    others: list[Answer] = [
+        {"Id": "bridge", "Name": "bridge", "Scope": "local", "Driver": "bridge", "Options": {}},
+        {"Id": "new", "Name": "new", "Scope": "swarm", "Driver": "overlay", "Options": None},
+    ]
+    assert state_of(networks=[INGRESS, FRONT, *others]).networks == {
+        "ing": Network("ing", "ingress", 4096, ingress=True),
+        "net": Network("net", "front", 4097, encrypted=True),
+    }
+
+
+def test_a_nodes_own_word_on_its_vtep_counts() -> None:
+    nodes = state_of({"n2": NodeReport(vtep="198.51.100.2")}).nodes
+    assert nodes["n1"] == Node("n1", "one", "192.0.2.11", "192.0.2.11", manager=True)
+    assert nodes["n2"] == Node("n2", "two", "192.0.2.12", "198.51.100.2")
+
+
+@pytest.mark.parametrize(
+    ("state", "up"),
+    [("ready", True), ("unknown", True), ("down", False), ("disconnected", False)],
+)
+def test_a_new_leaders_ignorance_takes_no_node_down(state: str, up: bool) -> None:
+    node = {**TWO, "Status": {"State": state}}
+    assert state_of(nodes=[node]).nodes["n2"].up is up
+
+
+@pytest.mark.parametrize(
+    ("status", "desired", "expected"),
+    [
+        ("running", "running", BackendState.READY),
+        ("running", "shutdown", BackendState.DRAINING),
+        ("running", "remove", BackendState.DRAINING),
+        ("starting", "running", None),
+        ("ready", "running", None),
+        ("failed", "shutdown", None),
+        ("complete", "shutdown", None),
+    ],
+)
+def test_a_task_is_in_if_it_runs_and_shall_run(
+    status: str, desired: str, expected: BackendState | None
+) -> None:
+    tasks = state_of(tasks=[task(status, desired)]).tasks
+    assert (tasks["t1"].state if tasks else None) == expected
+
+
+def test_a_task_has_its_addresses() -> None:
+    found = state_of(tasks=[task()]).tasks["t1"]
+    assert found.addresses == {"ing": "10.0.0.6", "net": "10.0.1.3"}
+    assert (found.service_id, found.node_id) == ("web", "n2")
+
+
+def test_a_task_without_a_node_or_a_network_is_no_trouble() -> None:
+    assert state_of(tasks=[task(NodeID=None)]).tasks == {}
+    assert state_of(tasks=[task(NetworksAttachments=None)]).tasks["t1"].addresses == {}
+
+
+@pytest.mark.parametrize(
+    ("desired", "expected"), [("running", BackendState.DRAINING), ("shutdown", None)]
+)
+def test_a_down_nodes_tasks_drain_and_are_given_up_once_replaced(
+    desired: str, expected: BackendState | None
+) -> None:
+    down = {**TWO, "Status": {"State": "down", "Addr": "192.0.2.12"}}
+    tasks = state_of(tasks=[task(desired=desired)], nodes=[ONE, down]).tasks
+    assert (tasks["t1"].state if tasks else None) == expected
+
+
+@pytest.mark.parametrize("listed", ["running", "shutdown"])
+@pytest.mark.parametrize("reported", BackendState)
+def test_the_worse_of_two_words_on_a_task_counts(listed: str, reported: BackendState) -> None:
+    api = BackendState.READY if listed == "running" else BackendState.DRAINING
+    reports = {"n2": NodeReport(tasks={"t1": reported, "other": BackendState.GONE})}
+    assert state_of(reports, tasks=[task(desired=listed)]).tasks["t1"].state == max(api, reported)
+
+
+def test_only_its_own_node_speaks_for_a_task() -> None:
+    reports = {"n1": NodeReport(tasks={"t1": BackendState.GONE})}
+    assert state_of(reports, tasks=[task()]).tasks["t1"].state is BackendState.READY
+
+
+def test_the_version_follows_the_managers_log_and_counts_in_between() -> None:
+    first = state_of(services=[WEB], tasks=[task()])
+    assert first.version == 31 << SEQUENCE_BITS
+    same = snapshot(services=[WEB], tasks=[task()])
+    assert next_state(first, same, {}) is first
+    reports = {"n2": NodeReport(tasks={"t1": BackendState.GONE})}
+    second = next_state(first, same, reports)
+    assert second.version == first.version + 1
+    third = next_state(second, snapshot(services=[WEB], tasks=[]), reports)
+    assert third.version == second.version + 1
+    newer = task(Version={"Index": 40})
+    assert next_state(third, snapshot(tasks=[newer]), {}).version == 40 << SEQUENCE_BITS
+
+
+def test_an_empty_swarm_has_a_state_of_its_own() -> None:
+    empty = Snapshot()
+    first = next_state(MeshState(), empty, {})
+    assert first.version == 1
+    assert next_state(first, empty, {}) is first
+
+
+def test_an_answer_of_another_shape_names_the_place() -> None:
+    with pytest.raises(UnexpectedAnswer, match=r"\$\[0\]"):
+        decode([{"Name": "no id"}], list[TaskDoc])
