@@ -40,7 +40,7 @@ def _refuse_second(paths: LabPaths) -> None:
     if record is None:
         return
     if record.state.phase is Phase.UP:
-        what = f"a lab of {len(record.state.nodes)} nodes is up already"
+        what = f"a lab is up already ({', '.join(record.state.nodes)})"
     elif is_alive(record.state.maker):
         what = f"process {record.state.maker.pid} is just bringing a lab up"
     else:
@@ -70,13 +70,13 @@ class _Builder:
 
     def build(self, with_agents: bool) -> None:
         self._lay_network()
-        self._start_hosts()
-        self._start_daemons()
+        holders = self._start_hosts()
+        self._start_daemons(holders)
         self._load_images()
         self._progress("forming the Swarm")
         swarm.form(self._nodes, self._paths)
         if with_agents:
-            self._start_agents()
+            self._start_agents(holders)
         self._record.update(phase=Phase.UP)
 
     def _lay_network(self) -> None:
@@ -86,48 +86,41 @@ class _Builder:
         self._record.update(inodes=topology.create_namespaces(names))
         topology.connect(self._nodes)
 
-    def _start_hosts(self) -> None:
+    def _start_hosts(self) -> dict[str, ProcessId]:
         for place in Place:
             cgroup.create(place)
         for node in self._nodes:
             for directory in self._paths.node(node.name).directories:
                 directory.mkdir(mode=0o700)
-        hosts = [(node, self._paths.node(node.name)) for node in self._nodes]
-        for name, holder in start_holders(hosts).items():
+        holders = start_holders([node.name for node in self._nodes], self._paths.root)
+        for name, holder in holders.items():
             self._record.update_node(name, holder=holder)
+        return holders
 
-    def _start_daemons(self) -> None:
+    def _start_daemons(self, holders: dict[str, ProcessId]) -> None:
+        """The image is compiled meanwhile, as daemons have long to wait for."""
         self._progress("starting dockerd on every node")
+        daemons = {}
         for node in self._nodes:
-            paths = self._paths.node(node.name)
-            self._record.update_node(
-                node.name, dockerd=daemon.start(node, paths, self._holder(node))
-            )
+            name, paths = node.name, self._paths.node(node.name)
+            daemons[name] = daemon.start(node, paths, holders[name])
+            self._record.update_node(name, dockerd=daemons[name])
+        images.build(self._paths.images)
+        for name, dockerd in daemons.items():
+            daemon.wait_ready(name, self._paths.node(name), dockerd)
 
     def _load_images(self) -> None:
-        """Compiled while the daemons start, as those have long to wait for."""
-        images.build(self._paths.images)
-        sockets = []
-        for name, state in self._record.state.nodes.items():
-            assert state.dockerd is not None
-            daemon.wait_ready(name, self._paths.node(name), state.dockerd)
-            sockets.append(self._paths.node(name).docker_socket)
         self._progress("loading the images")
+        sockets = [self._paths.node(node.name).docker_socket for node in self._nodes]
         archive = str(self._paths.images)
         run_all([daemon.client(socket, "load", "--input", archive) for socket in sockets])
 
-    def _start_agents(self) -> None:
+    def _start_agents(self, holders: dict[str, ProcessId]) -> None:
         self._progress("starting an agent on every node")
+        started = {}
         for node in self._nodes:
-            paths = self._paths.node(node.name)
-            self._record.update_node(
-                node.name, agent=agents.start(node, paths, self._holder(node), {})
-            )
-        for name, state in self._record.state.nodes.items():
-            assert state.agent is not None
-            agents.wait_ready(name, self._paths.node(name), state.agent)
-
-    def _holder(self, node: NodePlan) -> ProcessId:
-        holder = self._record.state.nodes[node.name].holder
-        assert holder is not None
-        return holder
+            name, paths = node.name, self._paths.node(node.name)
+            started[name] = agents.start(node, paths, holders[name], {})
+            self._record.update_node(name, agent=started[name])
+        for name, agent in started.items():
+            agents.wait_ready(name, self._paths.node(name), agent)

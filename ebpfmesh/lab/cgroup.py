@@ -37,6 +37,7 @@ def parent_of_containers(place: str) -> str:
 
 
 def create(place: str) -> None:
+    """Make a place's group, unless it is there."""
     of_daemons(place).mkdir(parents=True, exist_ok=True)
 
 
@@ -60,7 +61,7 @@ def remove() -> None:
 def _removed(root: Path) -> bool:
     for directory, _, _ in os.walk(root, topdown=False):
         try:
-            os.rmdir(directory)
+            Path(directory).rmdir()
         except FileNotFoundError:
             continue
         except OSError:

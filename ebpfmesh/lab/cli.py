@@ -37,6 +37,8 @@ EXIT_USAGE = 2
 EXIT_NO_LAB = 3
 EXIT_INTERRUPTED = 130
 
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 app = typer.Typer(
     help="A real Swarm of N nodes on this machine, in network namespaces.",
     no_args_is_help=True,
@@ -44,6 +46,8 @@ app = typer.Typer(
 
 
 class Output(StrEnum):
+    """For people, or for programs."""
+
     TABLE = "table"
     JSON = "json"
 
@@ -60,7 +64,7 @@ def up(
     def say(step: str) -> None:
         typer.echo(f"{time.monotonic() - began_s:5.1f} s  {step}", err=True)
 
-    with _errors_for_people(), _term_like_interrupt():
+    with _errors_for_people(), _signals_unwind():
         lab = Lab.up(nodes, managers, agents, progress=say)
     say(f"up: {', '.join(lab.places)}")
 
@@ -157,17 +161,21 @@ def _errors_for_people() -> Iterator[None]:
 
 
 @contextmanager
-def _term_like_interrupt() -> Iterator[None]:
-    """SIGTERM, too, must unwind: half a lab would stay behind otherwise."""
+def _signals_unwind() -> Iterator[None]:
+    """SIGTERM ends the program as Ctrl-C does: half a lab would stay behind otherwise.
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
+    SIGINT, too, is set, as a shell has its background jobs ignore it.
+    """
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in _ENDING_SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _fail(error: LabError, code: int) -> NoReturn:

@@ -13,7 +13,7 @@ from ebpfmesh.lab import cgroup, namespaces
 from ebpfmesh.lab.errors import LabError
 from ebpfmesh.lab.paths import NodePaths
 from ebpfmesh.lab.plan import NodePlan
-from ebpfmesh.lab.processes import is_alive, last_lines, spawn, wait_until
+from ebpfmesh.lab.processes import is_alive, last_lines, runs, spawn, wait_until
 from ebpfmesh.lab.state import ProcessId
 from ebpfmesh.lab.unix_http import answers
 
@@ -22,9 +22,22 @@ READY_TIMEOUT_S = 60
 
 def start(plan: NodePlan, paths: NodePaths, holder: ProcessId) -> ProcessId:
     """Start a node's dockerd; it needs a while until it answers."""
+    _forget_killed(paths, holder)
     paths.docker_config.write_bytes(configuration(plan, paths))
     command = ["dockerd", "--config-file", str(paths.docker_config)]
     return spawn(namespaces.in_node(plan.name, holder.pid, command), paths.docker_log)
+
+
+def _forget_killed(paths: NodePaths, holder: ProcessId) -> None:
+    """Remove the numbers that killed daemons left.
+
+    Until init has collected those, they seem to run: the next dockerd would refuse to start
+    for the one, and wait in vain for the other.
+    """
+    containerd = Path(f"/proc/{holder.pid}/root/run/docker/containerd/containerd.pid")
+    for pid_file in (paths.docker_pid_file, containerd):
+        if pid_file.exists() and not runs(int(pid_file.read_text())):
+            pid_file.unlink()
 
 
 def configuration(plan: NodePlan, paths: NodePaths) -> bytes:
@@ -33,7 +46,7 @@ def configuration(plan: NodePlan, paths: NodePaths) -> bytes:
     settings = {
         "data-root": str(paths.docker_data),
         "exec-root": "/run/docker",
-        "pidfile": "/run/docker.pid",
+        "pidfile": str(paths.docker_pid_file),
         "hosts": [f"unix://{paths.docker_socket}"],
         "default-address-pools": [pool],
         "cgroup-parent": cgroup.parent_of_containers(plan.name),

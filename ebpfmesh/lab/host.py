@@ -8,26 +8,29 @@ start that one as it likes.
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterable
+from pathlib import Path
 
 from ebpfmesh.lab import cgroup, namespaces
 from ebpfmesh.lab.errors import LabError
-from ebpfmesh.lab.paths import NodePaths
-from ebpfmesh.lab.plan import NodePlan
 from ebpfmesh.lab.processes import identify
 from ebpfmesh.lab.state import ProcessId
 
-# What a node writes below /etc and /opt stays its own: dockerd and containerd leave files
-# there. A resolver that nobody can reach would delay the start of every task by minutes.
+# What a node writes below /etc, /opt and /var/lib stays its own: dockerd and containerd leave
+# files there, whatever they are told. The lab's directory is shared, wherever it lies. A
+# resolver that nobody can reach would delay the start of every task by minutes.
 _SETUP = """
 set -e
 mount --make-rprivate /
 mount -t tmpfs -o mode=0755 tmpfs /run
-mkdir /run/lock
-for own in etc opt; do
+mkdir -p /run/lock /run/own/lab
+mount --bind "$2" /run/own/lab
+for own in etc opt var/lib; do
     mkdir -p /run/own/$own/upper /run/own/$own/work
     layers=lowerdir=/$own,upperdir=/run/own/$own/upper,workdir=/run/own/$own/work
     mount -t overlay -o $layers overlay /$own
 done
+mount --bind /run/own/lab "$2"
 rm -f /etc/resolv.conf
 echo "nameserver 127.0.0.1" >/etc/resolv.conf
 echo "$1" >/etc/hostname
@@ -35,24 +38,24 @@ mkdir -p /sys/fs/bpf
 mount -t bpf bpf /sys/fs/bpf
 hostname "$1"
 echo 1 >/proc/sys/net/ipv4/ip_forward
-ln -s "$2" /run/docker.sock
+ln -s "$2/$1/docker.sock" /run/docker.sock
 echo ready
 exec sleep infinity >/dev/null 2>&1
 """
 
 
-def start_holders(nodes: list[tuple[NodePlan, NodePaths]]) -> dict[str, ProcessId]:
-    """Make the hosts, side by side; their holders by name."""
-    starting = {plan.name: _start(plan, paths) for plan, paths in nodes}
+def start_holders(names: Iterable[str], lab: Path) -> dict[str, ProcessId]:
+    """Make the hosts, side by side, around the lab's directory; their holders by name."""
+    starting = {name: _start(name, lab) for name in names}
     return {name: _ready(name, process) for name, process in starting.items()}
 
 
-def _start(plan: NodePlan, paths: NodePaths) -> subprocess.Popen[str]:
-    setup = ["sh", "-c", _SETUP, "sh", plan.name, str(paths.docker_socket)]
+def _start(name: str, lab: Path) -> subprocess.Popen[str]:
+    setup = ["sh", "-c", _SETUP, "sh", name, str(lab)]
     own = ["unshare", "--mount", "--uts", "--", *setup]
-    cgroup.create(plan.name)
+    cgroup.create(name)
     return subprocess.Popen(
-        namespaces.in_place(plan.name, own),
+        namespaces.in_place(name, own),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -62,8 +65,11 @@ def _start(plan: NodePlan, paths: NodePaths) -> subprocess.Popen[str]:
 
 
 def _ready(name: str, process: subprocess.Popen[str]) -> ProcessId:
-    assert process.stdout is not None and process.stderr is not None
-    with process.stdout as output, process.stderr as errors:
+    """The holder closes its output when it has set everything up, or failed."""
+    output, errors = process.stdout, process.stderr
+    if output is None or errors is None:
+        raise TypeError("the holder was started without pipes")
+    with output, errors:
         if output.readline().strip() != "ready":
             raise LabError(f"{name} cannot be made a host: {errors.read().strip()}")
     process.returncode = 0  # it is meant to outlive us: no warning that it still runs

@@ -57,7 +57,7 @@ class Lab:
         nodes: int = 3,
         managers: int = 1,
         agents: bool = True,
-        progress: Callable[[str], None] = lambda step: None,
+        progress: Callable[[str], None] = lambda _step: None,
     ) -> Self:
         """Make a lab; whatever stops it halfway also takes away what it made."""
         paths = lab_paths()
@@ -88,6 +88,7 @@ class Lab:
 
     @property
     def directory(self) -> Path:
+        """Where everything of it lies."""
         return self._paths.root
 
     @property
@@ -101,6 +102,7 @@ class Lab:
         return (*self._record.state.nodes, *Place)
 
     def node(self, name: str) -> Node:
+        """The node as it is now."""
         state, paths = self._node_state(name), self._paths.node(name)
         return Node(
             name=name,
@@ -177,7 +179,7 @@ class Lab:
         argv: Sequence[str],
         *,
         check: bool = True,
-        input: str | None = None,
+        input: str | None = None,  # noqa: A002 - named as in subprocess
         timeout_s: float = 60,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
@@ -193,7 +195,7 @@ class Lab:
         argv: Sequence[str],
         *,
         check: bool = True,
-        input: str | None = None,
+        input: str | None = None,  # noqa: A002 - named as in subprocess
         timeout_s: float = 60,
     ) -> subprocess.CompletedProcess[str]:
         """Run this machine's own programs (curl, dig) in a container's network.
@@ -287,6 +289,7 @@ class Lab:
         self._end_agent(name, signal.SIGKILL)
 
     def restart_agent(self, name: str, env: Mapping[str, str] | None = None) -> None:
+        """Stop, then start."""
         self.stop_agent(name)
         self.start_agent(name, env)
 
@@ -304,6 +307,7 @@ def _run(
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command,
+        check=False,
         env=env,
         input=stdin or "",
         capture_output=True,

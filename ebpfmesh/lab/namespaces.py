@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,7 +65,7 @@ def _working_directory() -> Path:
 
 def inhabitants(inodes: set[int]) -> set[int]:
     """The processes whose network or mount namespace is one of these."""
-    processes = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+    processes = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
     return {pid for pid in processes if not inodes.isdisjoint(inodes_of(pid).values())}
 
 

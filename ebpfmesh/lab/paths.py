@@ -22,34 +22,47 @@ class NodePaths(msgspec.Struct, frozen=True):
 
     @property
     def docker_socket(self) -> Path:
+        """Where dockerd listens."""
         return self.root / "docker.sock"
 
     @property
     def docker_config(self) -> Path:
+        """Everything that dockerd is told."""
         return self.root / "daemon.json"
 
     @property
+    def docker_pid_file(self) -> Path:
+        """Kept here to be seen from outside the node."""
+        return self.root / "docker.pid"
+
+    @property
     def docker_log(self) -> Path:
+        """What dockerd prints."""
         return self.root / "dockerd.log"
 
     @property
     def docker_data(self) -> Path:
+        """Its images, containers and Swarm state."""
         return self.root / "data"
 
     @property
     def agent_socket(self) -> Path:
+        """Where the agent listens."""
         return self.root / "agent.sock"
 
     @property
     def agent_log(self) -> Path:
+        """What the agent prints."""
         return self.root / "agent.log"
 
     @property
     def agent_state(self) -> Path:
+        """What the agent keeps over restarts."""
         return self.root / "state"
 
     @property
     def directories(self) -> tuple[Path, ...]:
+        """What has to be made before the daemons start."""
         return (self.root, self.docker_data, self.agent_state)
 
 
@@ -60,13 +73,16 @@ class LabPaths(msgspec.Struct, frozen=True):
 
     @property
     def record(self) -> Path:
+        """The lab's state."""
         return self.root / "lab.json"
 
     @property
     def images(self) -> Path:
+        """The archive that every node loads."""
         return self.root / "images.tar"
 
     def node(self, name: str) -> NodePaths:
+        """The files of one of its nodes."""
         return NodePaths(self.root / name)
 
 

@@ -49,10 +49,12 @@ class NodePlan(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
+        """Host name and namespace."""
         return f"node{self.number}"
 
     @property
     def address(self) -> str:
+        """On the LAN."""
         return str(LAN[_FIRST_NODE - 1 + self.number])
 
     @property
@@ -63,6 +65,7 @@ class NodePlan(msgspec.Struct, frozen=True):
 
     @property
     def local_network_prefix(self) -> int:
+        """How much of the pool one bridge gets."""
         return _LOCAL_NETWORK_PREFIX
 
 

@@ -9,6 +9,9 @@ import shutil
 from ebpfmesh.lab import cgroup, namespaces
 from ebpfmesh.lab.errors import LabError
 from ebpfmesh.lab.paths import LabPaths
+from ebpfmesh.lab.state import drafts
+
+_SOCKET_PATH_MAX = 107
 
 _PACKAGE_OF = {
     "dockerd": "docker.io",
@@ -39,5 +42,14 @@ def check(names: tuple[str, ...], paths: LabPaths) -> None:
             "end the other lab, or remove each with: ip netns delete NAME"
         )
     cgroup.require_unified()
-    if paths.root.exists() and any(paths.root.iterdir()):
+    _check_directory(names, paths)
+
+
+def _check_directory(names: tuple[str, ...], paths: LabPaths) -> None:
+    if paths.root.is_relative_to("/run"):
+        raise LabError(f"{paths.root} cannot hold a lab: each node has a /run of its own")
+    longest = max(len(str(paths.node(name).docker_socket)) for name in names)
+    if longest > _SOCKET_PATH_MAX:
+        raise LabError(f"{paths.root} is too long a path for sockets below it")
+    if paths.root.exists() and set(paths.root.iterdir()) - set(drafts(paths.record)):
         raise LabError(f"{paths.root} is not empty, and not a lab: choose another directory")

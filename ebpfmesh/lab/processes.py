@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import signal
 import subprocess
@@ -30,18 +31,34 @@ def identify(pid: int) -> ProcessId:
 
 
 def identify_self() -> ProcessId:
+    """This process."""
     return identify(os.getpid())
 
 
 def is_alive(process: ProcessId | None) -> bool:
-    """Whether this very process still runs; a zombie does not."""
-    if process is None:
+    """Whether this very process still runs."""
+    stat = None if process is None else _stat_if_any(process.pid)
+    if process is None or stat is None:
         return False
+    return int(stat[_STARTED_FIELD]) == process.started and _runs(stat)
+
+
+def runs(pid: int) -> bool:
+    """Whether some process has this number, and has not ended."""
+    stat = _stat_if_any(pid)
+    return stat is not None and _runs(stat)
+
+
+def _runs(stat: list[str]) -> bool:
+    """A zombie has ended; only, nobody has asked yet how."""
+    return stat[_STATE_FIELD] not in "ZX"
+
+
+def _stat_if_any(pid: int) -> list[str] | None:
     try:
-        stat = _stat(process.pid)
+        return _stat(pid)
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    return int(stat[_STARTED_FIELD]) == process.started and stat[_STATE_FIELD] not in "ZX"
+        return None
 
 
 def _stat(pid: int) -> list[str]:
@@ -61,11 +78,15 @@ def end(process: ProcessId | None, with_signal: signal.Signals, timeout_s: float
     """Send the signal and wait for the end; one that is gone already is a success."""
     if process is None or not is_alive(process):
         return
-    os.kill(process.pid, with_signal)
-    ended = wait_until(lambda: not is_alive(process), timeout_s)
-    reap([process.pid])
+    handle = os.pidfd_open(process.pid)
+    try:
+        signal.pidfd_send_signal(handle, with_signal)
+        ended, _, _ = select.select([handle], [], [], timeout_s)
+    finally:
+        os.close(handle)
     if not ended:
         raise LabError(f"process {process.pid} outlived {with_signal.name} by {timeout_s:g} s")
+    reap([process.pid])
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, poll_s: float = _POLL_S) -> bool:

@@ -75,6 +75,11 @@ def decode(data: bytes) -> LabState:
     return state
 
 
+def drafts(path: Path) -> list[Path]:
+    """What writers leave beside the file when they are interrupted."""
+    return list(path.parent.glob(f"{path.name}.*"))
+
+
 class Record:
     """The state together with its file, which follows every change at once."""
 
@@ -110,6 +115,7 @@ class Record:
         self._write_draft().replace(self._path)
 
     def update_node(self, name: str, **changes: Any) -> None:
+        """Change one node's part."""
         node = msgspec.structs.replace(self.state.nodes[name], **changes)
         self.update(nodes=self.state.nodes | {name: node})
 

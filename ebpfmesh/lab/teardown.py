@@ -18,7 +18,7 @@ from ebpfmesh.lab import cgroup, namespaces, plan, topology
 from ebpfmesh.lab.errors import LabError
 from ebpfmesh.lab.paths import LabPaths, lab_paths
 from ebpfmesh.lab.processes import boot_id, is_alive, reap, wait_until
-from ebpfmesh.lab.state import LabState, Phase, Record
+from ebpfmesh.lab.state import LabState, Phase, Record, drafts
 
 _KILL_TIMEOUT_S = 15
 
@@ -107,6 +107,6 @@ def _remove_files(paths: LabPaths, state: LabState) -> None:
     roots = (paths.node(name).root for name in state.nodes)
     for root in filter(Path.exists, roots):
         shutil.rmtree(root)
-    paths.images.unlink(missing_ok=True)
-    paths.record.unlink(missing_ok=True)
+    for file in (paths.images, *drafts(paths.record), paths.record):
+        file.unlink(missing_ok=True)
     paths.root.rmdir()

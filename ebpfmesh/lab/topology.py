@@ -30,6 +30,7 @@ def create_namespaces(names: tuple[str, ...]) -> dict[str, int]:
 
 
 def delete_namespaces(names: list[str]) -> None:
+    """Take the names away; a namespace goes with its last process."""
     _batch(None, [f"netns delete {name}" for name in names])
 
 

@@ -13,7 +13,7 @@ import os
 import platform
 import struct
 
-from pyroute2 import IPRoute  # type: ignore[import-untyped]
+from pyroute2 import IPRoute
 
 from ebpfmesh.lab.errors import LabError
 
