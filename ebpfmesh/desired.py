@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the maps of one node shall hold, from the Swarm's state and the node's own. Pure, no I/O.
+
+The rules, in short:
+
+- a service in ``vip`` mode has a VIP frontend on each of its networks that this node has a program
+  attached to, and each of its backends there a DIRECT one;
+- its published ports have PORT frontends on every node, served by the tasks' ingress addresses;
+- what this node sees of its own tasks comes before what the Swarm says of them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from enum import StrEnum
+
+from ebpfmesh.model import (
+    Backend,
+    BackendKey,
+    BackendState,
+    Desired,
+    EndpointMode,
+    Frontend,
+    FrontendKey,
+    FrontendKind,
+    Frozen,
+    LocalTask,
+    LocalView,
+    MeshState,
+    Network,
+    Pool,
+    PoolKey,
+    Port,
+    Protocol,
+    Service,
+    Task,
+)
+
+
+class Severity(StrEnum):
+    """`WARNING`: less is served than asked for. `ERROR`: something is not served at all."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Note(Frozen, frozen=True):
+    """Something that an operator should know; `subject` is the name of what it is about."""
+
+    severity: Severity
+    subject: str
+    text: str
+
+
+def desired_state(mesh: MeshState, local: LocalView, *, whole: bool = True) -> Desired:
+    """Say what the maps of this node shall hold.
+
+    `whole` tells that `local` lists every container of this node: only then is a task of this node
+    without a container gone. Tasks that are draining, gone, or on a node that is down are among the
+    backends, so that their flows are known, but not in `Pool.ready`.
+    """
+    return _Assembly(mesh, local, whole).run()
+
+
+def notes(mesh: MeshState, local: LocalView) -> tuple[Note, ...]:
+    """List what keeps the mesh, as this node sees it, from serving all that was asked for."""
+    return (
+        *_ingress_notes(mesh),
+        *_port_notes(mesh),
+        *_gateway_notes(mesh, local),
+        *_vtep_notes(mesh, local),
+    )
+
+
+def mac_of(address: str) -> str:
+    """Return the MAC address that Docker gives to an overlay endpoint: 02:42 and the address."""
+    return "02:42:" + ":".join(f"{int(byte):02x}" for byte in address.split("."))
+
+
+class _Assembly:
+    """One run of `desired_state`."""
+
+    def __init__(self, mesh: MeshState, local: LocalView, whole: bool) -> None:
+        self.mesh = mesh
+        self.local = local
+        self.whole = whole
+        self.vteps = _vteps(mesh, local)
+        self.down = {n.id for n in mesh.nodes.values() if not n.up} - {local.node_id}
+        self.ingress = _ingress(mesh)
+        inside = {self.ingress.vni} if self.ingress else set()
+        self.attached = {a.vni for a in local.attachments if a.vni} - inside
+        self.tasks = _tasks_by_service(mesh)
+        self.frontends: dict[FrontendKey, Frontend] = {}
+        self.pools: dict[PoolKey, Pool] = {}
+        self.backends: dict[BackendKey, Backend] = {}
+
+    def run(self) -> Desired:
+        balanced = [s for s in self.mesh.services.values() if s.mode is EndpointMode.VIP]
+        for service in balanced:
+            self._add_vips(service)
+        if self.ingress and not self.ingress.encrypted:
+            self._add_ports(self.ingress)
+        for backend in list(self.backends.values()):
+            self._add_direct(backend)
+        return Desired(
+            frontends=self.frontends,
+            pools=self.pools,
+            backends=self.backends,
+            nodes=frozenset(vtep for vtep in self.vteps.values() if vtep),
+            addresses=self.local.addresses,
+            attachments=self.local.attachments,
+        )
+
+    def _add_vips(self, service: Service) -> None:
+        for network_id, vip in service.vips.items():
+            network = self.mesh.networks.get(network_id)
+            if network is None or network.ingress or network.vni not in self.attached:
+                continue
+            pool = self._add_pool(service, network)
+            key = FrontendKey(network.vni, vip)
+            self.frontends[key] = Frontend(key, FrontendKind.VIP, pool)
+
+    def _add_ports(self, ingress: Network) -> None:
+        for (protocol, published), owners in _published(self.mesh).items():
+            service, target = owners[0]
+            pool = PoolKey(service.id, ingress.vni)
+            if pool not in self.pools:
+                self._add_pool(service, ingress)
+            key = FrontendKey(0, port=published, protocol=protocol)
+            self.frontends[key] = Frontend(key, FrontendKind.PORT, pool, target)
+
+    def _add_pool(self, service: Service, network: Network) -> PoolKey:
+        """Add the service's tasks on the network as backends, and the pool of those in use."""
+        pool = PoolKey(service.id, network.vni)
+        ready = []
+        for task in self.tasks.get(service.id, ()):
+            if address := task.addresses.get(network.id):
+                backend = self._backend(task, address, pool, network)
+                self.backends[backend.key] = backend
+                if self._is_ready(task, backend, network):
+                    ready.append(backend.key)
+        self.pools[pool] = Pool(pool, tuple(ready))
+        return pool
+
+    def _backend(self, task: Task, address: str, pool: PoolKey, network: Network) -> Backend:
+        mine = self._mine(task)
+        return Backend(
+            key=BackendKey(task.id, network.vni),
+            pool=pool,
+            address=address,
+            mac=(mine and mine.macs.get(address)) or mac_of(address),
+            vtep=self.vteps.get(task.node_id, ""),
+            state=self._state(task, mine),
+            gateway=mine.gateway if mine and network.ingress else None,
+        )
+
+    def _mine(self, task: Task) -> LocalTask | None:
+        return self.local.tasks.get(task.id) if task.node_id == self.local.node_id else None
+
+    def _state(self, task: Task, mine: LocalTask | None) -> BackendState:
+        """Return the worse of what the Swarm and this node say."""
+        if mine is not None:
+            return max(task.state, mine.state)
+        lost = self.whole and task.node_id == self.local.node_id
+        return BackendState.GONE if lost else task.state
+
+    def _is_ready(self, task: Task, backend: Backend, network: Network) -> bool:
+        """Tell whether new flows can go there; from the outside they need a way, too."""
+        if backend.state is not BackendState.READY or task.node_id in self.down:
+            return False
+        if not network.ingress:
+            return True
+        if task.node_id == self.local.node_id:
+            return backend.gateway is not None
+        return backend.vtep != ""
+
+    def _add_direct(self, backend: Backend) -> None:
+        """Mark a backend's own address, unless it has become a VIP since."""
+        if backend.key.vni in self.attached:
+            key = FrontendKey(backend.key.vni, backend.address)
+            self.frontends.setdefault(key, Frontend(key, FrontendKind.DIRECT))
+
+
+def _vteps(mesh: MeshState, local: LocalView) -> dict[str, str]:
+    """Map node id to VTEP; this node knows its own best."""
+    vteps = {node.id: node.vtep for node in mesh.nodes.values()}
+    if local.vtep:
+        vteps[local.node_id] = local.vtep
+    return vteps
+
+
+def _tasks_by_service(mesh: MeshState) -> dict[str, list[Task]]:
+    """Group the tasks, in order of id: the order of `Pool.ready`."""
+    groups: dict[str, list[Task]] = defaultdict(list)
+    for task_id in sorted(mesh.tasks):
+        task = mesh.tasks[task_id]
+        groups[task.service_id].append(task)
+    return groups
+
+
+def _ingress(mesh: MeshState) -> Network | None:
+    """Return the ingress network; the Swarm has one at most."""
+    return next((net for net in mesh.networks.values() if net.ingress), None)
+
+
+def _published(mesh: MeshState) -> dict[tuple[Protocol, int], list[tuple[Service, int]]]:
+    """Map each published port to its services and target ports, the lowest service id first."""
+    owners: dict[tuple[Protocol, int], list[tuple[Service, int]]] = defaultdict(list)
+    for _, service in sorted(mesh.services.items()):
+        for port in _ports(service):
+            owners[port.protocol, port.published].append((service, port.target))
+    return owners
+
+
+def _ports(service: Service) -> tuple[Port, ...]:
+    """Return its published ports; Swarm lets no ``dnsrr`` service have any."""
+    return service.ports if service.mode is EndpointMode.VIP else ()
+
+
+def _ingress_tasks(mesh: MeshState) -> Iterator[tuple[Service, Task]]:
+    """Yield every ready task that serves a published port, in order of id."""
+    ingress = _ingress(mesh)
+    if ingress is None or ingress.encrypted:
+        return
+    for _, task in sorted(mesh.tasks.items()):
+        service = mesh.services.get(task.service_id)
+        serves = service is not None and _ports(service) and ingress.id in task.addresses
+        if service is not None and serves and task.state is BackendState.READY:
+            yield service, task
+
+
+def _ingress_notes(mesh: MeshState) -> Iterator[Note]:
+    if not any(_ports(service) for service in mesh.services.values()):
+        return
+    ingress = _ingress(mesh)
+    if ingress is None:
+        text = "services publish ports, but the Swarm has no ingress network: no port is served"
+        yield Note(Severity.ERROR, "ingress", text)
+    elif ingress.encrypted:
+        text = "the ingress network is encrypted: published ports are left to Docker"
+        yield Note(Severity.WARNING, ingress.name, text)
+
+
+def _port_notes(mesh: MeshState) -> Iterator[Note]:
+    for (protocol, published), owners in sorted(_published(mesh).items()):
+        winner = owners[0][0]
+        for service in {s.id: s for s, _ in owners[1:] if s is not winner}.values():
+            port = f"port {published}/{protocol.name.lower()}"
+            text = f"{port} is served for {winner.name}, which publishes it too"
+            yield Note(Severity.ERROR, service.name, text)
+
+
+def _gateway_notes(mesh: MeshState, local: LocalView) -> Iterator[Note]:
+    for service, task in _ingress_tasks(mesh):
+        mine = local.tasks.get(task.id) if task.node_id == local.node_id else None
+        if mine is not None and mine.state is BackendState.READY and mine.gateway is None:
+            text = f"task {task.id} has no docker_gwbridge endpoint: no published port reaches it"
+            yield Note(Severity.WARNING, service.name, text)
+
+
+def _vtep_notes(mesh: MeshState, local: LocalView) -> Iterator[Note]:
+    vteps = _vteps(mesh, local)
+    missing: dict[str, int] = defaultdict(int)
+    for _, task in _ingress_tasks(mesh):
+        if task.node_id != local.node_id and not vteps.get(task.node_id):
+            missing[task.node_id] += 1
+    for node_id, count in sorted(missing.items()):
+        node = mesh.nodes.get(node_id)
+        text = f"its VXLAN address is not known yet: {count} task(s) get no published traffic"
+        yield Note(Severity.WARNING, node.hostname if node else node_id, text)
