@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The difference between desired and actual state, as ordered operations. Pure, no I/O.
+
+The order lets a packet find everything that it is pointed to: nodes, backends, tables (side by
+side, so that one batch can swap them all), pools, frontends, local addresses, attachments; then
+the removals: frontends, pools, backends, addresses, nodes, attachments.
+
+A backend that is no longer wanted is first *retired*: it stays in the map as `GONE`, so that its
+flows are refused or balanced again. When its id has rested (`ebpfmesh.ids`) it is freed.
+
+**Partial snapshots.** Where the Swarm's state or the local view is not known to be complete, the
+caller says ``whole=False``. Then what is desired is laid over what there is: absence means
+nothing, and only what the snapshot says outright (a backend that drains, a port that moved) takes
+effect. Nothing is removed, no table shrinks because a task is missing, and a ready backend whose
+gateway or VTEP is merely unknown keeps the one it had. An agent that has no state of the Swarm yet
+is such a case; the last state, kept on disk, together with a complete local view is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
+from typing import TypeAlias, TypeVar
+
+import msgspec
+
+from ebpfmesh.model import (
+    Attachment,
+    Backend,
+    BackendKey,
+    BackendState,
+    Desired,
+    Frontend,
+    FrontendKey,
+    Frozen,
+    Pool,
+    PoolKey,
+)
+
+
+class Actual(Desired, frozen=True):
+    """What maps and links hold: as `Desired`, but `pools` tells the tables.
+
+    `counts` tells how many ready backends each pool is said to have (`PutPool`). `retired` names
+    the backends that are kept only so that their flows meet the state `GONE`.
+    """
+
+    retired: frozenset[BackendKey] = frozenset()
+    counts: dict[PoolKey, int] = msgspec.field(default_factory=dict)
+
+
+class PutNode(Frozen, frozen=True, tag=True):
+    """Let the tunnel reach the node, and accept its packets."""
+
+    vtep: str
+
+
+class PutBackend(Frozen, frozen=True, tag=True):
+    """Add the backend or change it, its state included; one that was retired comes back."""
+
+    backend: Backend
+
+
+class PutTable(Frozen, frozen=True, tag=True):
+    """Swap the pool's Maglev table; `ready` is its input, in the order of its indexes.
+
+    With nobody ready there must be no table: the programs then refuse new flows.
+    """
+
+    key: PoolKey
+    ready: tuple[BackendKey, ...]
+
+
+class PutPool(Frozen, frozen=True, tag=True):
+    """Name the pool, and say how many backends its table has."""
+
+    key: PoolKey
+    ready: int
+
+
+class PutFrontend(Frozen, frozen=True, tag=True):
+    """Begin to serve what a client addresses, or serve it differently."""
+
+    frontend: Frontend
+
+
+class PutAddress(Frozen, frozen=True, tag=True):
+    """Serve published ports at this address of the node."""
+
+    address: str
+
+
+class Attach(Frozen, frozen=True, tag=True):
+    """Attach the programs of the role."""
+
+    attachment: Attachment
+
+
+class DelFrontend(Frozen, frozen=True, tag=True):
+    """Serve it no longer; its packets go the kernel's way."""
+
+    key: FrontendKey
+
+
+class DelPool(Frozen, frozen=True, tag=True):
+    """Remove the pool and its table."""
+
+    key: PoolKey
+
+
+class RetireBackend(Frozen, frozen=True, tag=True):
+    """Leave the backend in the map as `GONE`, and let its id rest."""
+
+    key: BackendKey
+
+
+class FreeBackend(Frozen, frozen=True, tag=True):
+    """Remove a retired backend whose id has rested."""
+
+    key: BackendKey
+
+
+class DelAddress(Frozen, frozen=True, tag=True):
+    """The node has the address no longer."""
+
+    address: str
+
+
+class DelNode(Frozen, frozen=True, tag=True):
+    """The Swarm has the node no longer."""
+
+    vtep: str
+
+
+class Detach(Frozen, frozen=True, tag=True):
+    """Take the role's programs off; a namespace or link that is gone is a success."""
+
+    attachment: Attachment
+
+
+Put: TypeAlias = PutNode | PutBackend | PutTable | PutPool | PutFrontend | PutAddress | Attach
+Removal: TypeAlias = (
+    DelFrontend | DelPool | RetireBackend | FreeBackend | DelAddress | DelNode | Detach
+)
+Operation: TypeAlias = Put | Removal
+REMOVALS = (DelFrontend, DelPool, RetireBackend, FreeBackend, DelAddress, DelNode, Detach)
+
+Plan: TypeAlias = tuple[Operation, ...]
+
+K = TypeVar("K", FrontendKey, PoolKey, BackendKey)
+V = TypeVar("V")
+
+
+def plan(
+    desired: Desired,
+    actual: Actual,
+    *,
+    whole: bool = True,
+    rested: Collection[BackendKey] = frozenset(),
+) -> Plan:
+    """Return the operations that turn `actual` into `desired`, in order; none if it is so already.
+
+    `whole`: see the module. `rested`: keys whose ids have rested (`Allocator.rested`); those among
+    the retired backends are freed. The plan depends on the values alone, not on their order.
+    """
+    if not whole:
+        return tuple(_puts(laid_over(desired, actual), actual))
+    return (*_puts(desired, actual), *_removals(desired, actual, rested))
+
+
+def applied(actual: Actual, operations: Iterable[Operation]) -> Actual:
+    """Return what there is after the operations have succeeded, in their order.
+
+    Applying a prefix of a plan gives a state from which the next plan is the rest.
+    """
+    change = _Change(actual)
+    for operation in operations:
+        if isinstance(operation, REMOVALS):
+            change.remove(operation)
+        else:
+            change.put(operation)
+    return change.result()
+
+
+def laid_over(desired: Desired, actual: Actual) -> Desired:
+    """Return `actual`, changed only where a partial `desired` says so outright."""
+    backends = {
+        key: _filled_in(backend, actual.backends.get(key))
+        for key, backend in desired.backends.items()
+    }
+    vague = {key for key, backend in backends.items() if backend is not desired.backends[key]}
+    pools = {
+        key: _not_shrunk(pool, actual.pools.get(key), backends.keys() - vague)
+        for key, pool in desired.pools.items()
+    }
+    return Desired(
+        frontends=actual.frontends | desired.frontends,
+        pools=actual.pools | pools,
+        backends=actual.backends | backends,
+        nodes=actual.nodes | desired.nodes,
+        addresses=actual.addresses | desired.addresses,
+        attachments=actual.attachments | desired.attachments,
+    )
+
+
+def _filled_in(backend: Backend, before: Backend | None) -> Backend:
+    """Return the backend with the way to it that was known before, where it is ready but vague."""
+    if before is None or backend.state is not BackendState.READY:
+        return backend
+    if backend.address != before.address:
+        return backend
+    vtep, gateway = backend.vtep or before.vtep, backend.gateway or before.gateway
+    if (vtep, gateway) == (backend.vtep, backend.gateway):
+        return backend
+    return msgspec.structs.replace(backend, vtep=vtep, gateway=gateway)
+
+
+def _not_shrunk(pool: Pool, before: Pool | None, certain: Set[BackendKey]) -> Pool:
+    """Return the pool with those who were ready and are not `certain` to be so no longer."""
+    kept = [key for key in before.ready if key not in certain] if before else []
+    return Pool(pool.key, tuple(sorted({*pool.ready, *kept})))
+
+
+def _puts(desired: Desired, actual: Actual) -> Iterator[Operation]:
+    yield from map(PutNode, sorted(desired.nodes - actual.nodes))
+    yield from map(PutBackend, _changed(desired.backends, actual.backends))
+    for pool in _changed(desired.pools, actual.pools):
+        yield PutTable(pool.key, pool.ready)
+    for key, pool in sorted(desired.pools.items()):
+        if actual.counts.get(key) != len(pool.ready):
+            yield PutPool(key, len(pool.ready))
+    yield from map(PutFrontend, _changed(desired.frontends, actual.frontends))
+    yield from map(PutAddress, sorted(desired.addresses - actual.addresses))
+    yield from map(Attach, _in_order(desired.attachments - actual.attachments))
+
+
+def _removals(
+    desired: Desired, actual: Actual, rested: Collection[BackendKey]
+) -> Iterator[Operation]:
+    yield from map(DelFrontend, sorted(actual.frontends.keys() - desired.frontends.keys()))
+    yield from map(DelPool, sorted(actual.pools.keys() - desired.pools.keys()))
+    unwanted = actual.backends.keys() - desired.backends.keys()
+    yield from map(RetireBackend, sorted(unwanted))
+    over = actual.retired.intersection(rested) - desired.backends.keys()
+    yield from map(FreeBackend, sorted(over))
+    yield from map(DelAddress, sorted(actual.addresses - desired.addresses))
+    yield from map(DelNode, sorted(actual.nodes - desired.nodes))
+    yield from map(Detach, _in_order(actual.attachments - desired.attachments))
+
+
+def _changed(wanted: Mapping[K, V], there: Mapping[K, V]) -> list[V]:
+    """Return the values that are not there, or not like that, in order of key."""
+    different = [key for key, value in wanted.items() if there.get(key) != value]
+    return [wanted[key] for key in sorted(different)]
+
+
+def _in_order(attachments: Iterable[Attachment]) -> list[Attachment]:
+    return sorted(attachments, key=msgspec.structs.astuple)
+
+
+class _Change:
+    """A copy of an `Actual`, while operations are applied to it."""
+
+    def __init__(self, actual: Actual) -> None:
+        self.frontends = dict(actual.frontends)
+        self.pools = dict(actual.pools)
+        self.counts = dict(actual.counts)
+        self.backends = dict(actual.backends)
+        self.retired = set(actual.retired)
+        self.nodes = set(actual.nodes)
+        self.addresses = set(actual.addresses)
+        self.attachments = set(actual.attachments)
+
+    def result(self) -> Actual:
+        return Actual(
+            frontends=self.frontends,
+            pools=self.pools,
+            backends=self.backends,
+            nodes=frozenset(self.nodes),
+            addresses=frozenset(self.addresses),
+            attachments=frozenset(self.attachments),
+            retired=frozenset(self.retired),
+            counts=self.counts,
+        )
+
+    def put(self, operation: Put) -> None:
+        match operation:
+            case PutNode(vtep=vtep):
+                self.nodes.add(vtep)
+            case PutBackend(backend=backend):
+                self.retired.discard(backend.key)
+                self.backends[backend.key] = backend
+            case PutTable(key=key, ready=ready):
+                self.pools[key] = Pool(key, ready)
+            case PutPool(key=key, ready=count):
+                self.counts[key] = count
+            case PutFrontend(frontend=frontend):
+                self.frontends[frontend.key] = frontend
+            case PutAddress(address=address):
+                self.addresses.add(address)
+            case Attach(attachment=attachment):
+                self.attachments.add(attachment)
+
+    def remove(self, operation: Removal) -> None:
+        match operation:
+            case DelFrontend(key=frontend):
+                self.frontends.pop(frontend, None)
+            case DelPool(key=pool):
+                self.pools.pop(pool, None)
+                self.counts.pop(pool, None)
+            case RetireBackend(key=backend):
+                self.backends.pop(backend, None)
+                self.retired.add(backend)
+            case FreeBackend(key=backend):
+                self.retired.discard(backend)
+            case DelAddress(address=address):
+                self.addresses.discard(address)
+            case DelNode(vtep=vtep):
+                self.nodes.discard(vtep)
+            case Detach(attachment=attachment):
+                self.attachments.discard(attachment)
