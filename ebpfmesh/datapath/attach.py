@@ -101,13 +101,23 @@ class Attacher:
         return XdpMode.OFF
 
 
-def detach(attachment: Attachment) -> None:
-    """Takes our programs off one place; a place that is gone is a success."""
+def detach(attachment: Attachment) -> bool:
+    """Takes our programs off one place and says whether there were any.
+
+    A place that is gone is a success. An XDP program without our tc program beside it is
+    somebody else's, and stays.
+    """
     try:
         with links_of(attachment.netns) as links:
-            for hook in _HOOKS[Role(attachment.role)]:
-                links.remove_filter(attachment.ifindex, hook)
-            if attachment.role == Role.NIC:
+            hooks = [
+                hook
+                for hook in _HOOKS[Role(attachment.role)]
+                if links.has_filter(attachment.ifindex, hook)
+            ]
+            if hooks and attachment.role == Role.NIC:
                 links.remove_xdp(attachment.ifindex)
+            for hook in hooks:
+                links.remove_filter(attachment.ifindex, hook)
+            return bool(hooks)
     except FileNotFoundError:
-        return
+        return False

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ _AF_INET = 2
 _RTMGRP_LINK = 1
 _RTMGRP_IPV4_IFADDR = 0x10
 _ETH_P_ALL = 0x0003
-_ENOENT, _EEXIST, _EINVAL, _ENODEV = 2, 17, 22, 19
+_EEXIST = errno.EEXIST
+# How the kernel says that there is no such link, queueing discipline or filter.
+_ABSENT = frozenset({errno.ENOENT, errno.EINVAL, errno.ENODEV})
 
 # Our place among the filters of a hook: early, and told apart from others' by name.
 FILTER_PRIORITY = 7
@@ -124,8 +127,14 @@ class Links:
                 raise
 
     def has_filter(self, index: int, hook: Hook) -> bool:
-        """Whether a program of ours is attached there."""
-        return any(_is_ours(m) for m in self._route.get_filters(index=index, parent=int(hook)))
+        """Whether a program of ours is attached there; no such link, or no hook, is a no."""
+        try:
+            filters = list(self._route.get_filters(index=index, parent=int(hook)))
+        except NetlinkError as error:
+            if error.code not in _ABSENT:
+                raise
+            return False
+        return any(_is_ours(message) for message in filters)
 
     def remove_filter(self, index: int, hook: Hook) -> None:
         """Takes our program off; nothing of ours there, or no such link, is a success."""
@@ -140,7 +149,7 @@ class Links:
                     prio=FILTER_PRIORITY,
                 )
         except NetlinkError as error:
-            if error.code not in {_ENOENT, _EINVAL, _ENODEV}:
+            if error.code not in _ABSENT:
                 raise
 
     def set_xdp(self, index: int, fd: int, mode: XdpMode) -> None:

@@ -83,6 +83,11 @@ class Maps:
         leaf.target_port = socket.htons(frontend.target_port)
         self._update("frontends", self._frontend_key(frontend.key), leaf)
 
+    def clear_frontend_counters(self, frontend_id: int) -> None:
+        """Lets an id that is given anew start from zero."""
+        for name in ("frontend_counters", "entry_counters"):
+            self._clear_counter(name, frontend_id)
+
     def delete_frontend(self, key: FrontendKey) -> None:
         """Removes a frontend; an absent one is a success."""
         self._delete("frontends", self._frontend_key(key))

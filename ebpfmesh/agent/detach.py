@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Taking everything off a node: Docker's own path serves again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from ebpfmesh.config import Config
+from ebpfmesh.datapath.attach import Role, detach
+from ebpfmesh.datapath.cgroup import cgroup_root, detach_socket_programs
+from ebpfmesh.datapath.discover import look_at_host, overlay_attachments, overlay_paths
+from ebpfmesh.model import Attachment
+
+
+def detach_all(config: Config) -> list[str]:
+    """Takes every program off, then removes the maps; returns a line for each thing done.
+
+    The programs go first: a packet never meets one without maps.
+    """
+    cgroup = config.cgroup or cgroup_root(Path("/proc/self/mounts").read_text())
+    done = []
+    for layout in sorted(Path(config.pin_dir).glob("*")):
+        if cgroup:
+            detach_socket_programs(cgroup, layout)
+            done.append(f"socket programs of {layout.name} detached from {cgroup}")
+    for place in _places(config):
+        if detach(place):
+            done.append(f"{place.role} programs detached from {place.name}")
+    for layout in sorted(Path(config.pin_dir).glob("*")):
+        shutil.rmtree(layout)
+        done.append(f"maps of layout {layout.name} removed from {layout.parent}")
+    return done
+
+
+def _places(config: Config) -> list[Attachment]:
+    """Every link that may carry a program of ours; asked of the kernel, not remembered."""
+    host = look_at_host()
+    places = [
+        Attachment(role=Role.NIC, netns="", ifindex=link.index, name=link.name)
+        for link in host.links
+        if link.name != "lo" and not link.master
+    ]
+    places += host.gateway_attachments()
+    for path in overlay_paths(Path(config.netns_dir)):
+        places += overlay_attachments(path)
+    return places

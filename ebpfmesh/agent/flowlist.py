@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The live flows of this node, as the command line lists them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ebpfmesh.datapath.flows import (
+    FLOW_ANSWERED,
+    FLOW_DIRECT,
+    FLOW_FIN_CLIENT,
+    FLOW_FIN_SERVER,
+    FLOW_RST,
+    entries,
+)
+from ebpfmesh.datapath.loader import Module
+from ebpfmesh.datapath.maps import int_to_address
+from ebpfmesh.model import Protocol
+from ebpfmesh.status import FlowStatus
+
+
+def list_flows(module: Module, names: Mapping[int, tuple[str, str]]) -> list[FlowStatus]:
+    """Every balanced flow; `names` gives service and network by backend id."""
+    now_ns = time.monotonic_ns()
+    return [
+        _flow(key, value, names, now_ns)
+        for keys, values in entries(module, "flows")
+        for key, value in zip(keys, values, strict=True)
+        if not int(value["flags"]) & FLOW_DIRECT
+    ]
+
+
+def _flow(key: Any, value: Any, names: Mapping[int, tuple[str, str]], now_ns: int) -> FlowStatus:
+    service, network = names.get(int(value["backend"]), ("", ""))
+    protocol = Protocol(int(key["protocol"]))
+    return FlowStatus(
+        protocol=protocol.name.lower(),
+        client=_endpoint(key["t"]["saddr"], key["t"]["sport"]),
+        frontend=_endpoint(key["t"]["daddr"], key["t"]["dport"]),
+        backend=_endpoint(value["to"]["daddr"], value["to"]["dport"]),
+        service=service,
+        network=network,
+        state=_state(protocol, int(value["flags"])),
+        idle_s=max(0.0, (now_ns - int(value["seen_ns"])) / 1e9),
+        entry=int_to_address(int(value["entry"])) if int(value["entry"]) else "",
+    )
+
+
+def _endpoint(address: Any, port: Any) -> str:
+    """Both lie in network byte order."""
+    return f"{int_to_address(int(address))}:{int.from_bytes(int(port).to_bytes(2, 'little'))}"
+
+
+def _state(protocol: Protocol, flags: int) -> str:
+    if flags & FLOW_RST:
+        return "reset"
+    ended = flags & (FLOW_FIN_CLIENT | FLOW_FIN_SERVER)
+    if ended == FLOW_FIN_CLIENT | FLOW_FIN_SERVER:
+        return "closed"
+    if ended:
+        return "half-closed"
+    if flags & FLOW_ANSWERED:
+        return "established" if protocol is Protocol.TCP else "answered"
+    return "new"

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent's two HTTP faces: its socket for the command line, a port for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+from aiohttp import web
+
+from ebpfmesh.status import FlowStatus, Status
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Answers(Protocol):
+    """What the agent can be asked."""
+
+    async def status(self) -> Status:
+        """All of its state."""
+        ...
+
+    async def flows(self) -> list[FlowStatus]:
+        """The live flows."""
+        ...
+
+    async def metrics(self) -> bytes:
+        """The Prometheus exposition."""
+        ...
+
+    def is_ready(self) -> bool:
+        """Whether the maps hold what the Swarm wants."""
+        ...
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def _json(value: object) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
+
+
+def _health(agent: Answers) -> list[web.RouteDef]:
+    async def healthz(_: web.Request) -> web.StreamResponse:
+        return web.Response(text="ok\n")
+
+    async def readyz(_: web.Request) -> web.StreamResponse:
+        ready = agent.is_ready()
+        return web.Response(text="ready\n" if ready else "not yet\n", status=200 if ready else 503)
+
+    return [web.get("/healthz", healthz), web.get("/readyz", readyz)]
+
+
+def _admin(agent: Answers) -> list[web.RouteDef]:
+    async def status(_: web.Request) -> web.StreamResponse:
+        return _json(await agent.status())
+
+    async def flows(_: web.Request) -> web.StreamResponse:
+        return _json(await agent.flows())
+
+    return [web.get("/status", status), web.get("/flows", flows)]
+
+
+def _metrics(agent: Answers) -> list[web.RouteDef]:
+    async def metrics(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=await agent.metrics(), headers={"Content-Type": METRICS_TYPE})
+
+    return [web.get("/metrics", metrics)]
+
+
+async def _serve(routes: list[web.RouteDef]) -> web.AppRunner:
+    app = web.Application()
+    app.add_routes(routes)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    return runner
+
+
+async def serve_socket(agent: Answers, path: Path) -> web.AppRunner:
+    """Answers the command line; the socket is root's alone."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    runner = await _serve(_health(agent) + _admin(agent) + _metrics(agent))
+    await web.UnixSite(runner, str(path)).start()
+    path.chmod(0o600)
+    return runner
+
+
+async def serve_metrics(agent: Answers, host: str, port: int) -> web.AppRunner:
+    """Answers Prometheus. Raises `OSError` if the address cannot be had."""
+    runner = await _serve(_health(agent) + _metrics(agent))
+    await web.TCPSite(runner, host, port).start()
+    return runner

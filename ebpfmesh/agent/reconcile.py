@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Applies plans to maps and links, and knows what these hold."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import singledispatchmethod
+from itertools import groupby
+
+import numpy as np
+import structlog
+
+from ebpfmesh.datapath.attach import Attached, Attacher, AttachError, detach
+from ebpfmesh.datapath.maps import Maps
+from ebpfmesh.ids import NO_ID, Ids
+from ebpfmesh.maglev import build_table
+from ebpfmesh.model import (
+    Attachment,
+    Backend,
+    BackendKey,
+    BackendState,
+    Desired,
+    Pool,
+    PoolKey,
+)
+from ebpfmesh.plan import (
+    Actual,
+    Attach,
+    DelAddress,
+    DelFrontend,
+    DelNode,
+    DelPool,
+    Detach,
+    FreeBackend,
+    Operation,
+    PutAddress,
+    PutBackend,
+    PutFrontend,
+    PutNode,
+    PutPool,
+    PutTable,
+    RetireBackend,
+    applied,
+    plan,
+)
+
+log = structlog.get_logger(__name__)
+
+
+class Reconciler:
+    """Brings the maps to a desired state, one plan after the other.
+
+    All methods block on system calls: call them in a thread, one at a time.
+    """
+
+    def __init__(
+        self, maps: Maps, attacher: Attacher, ids: Ids, now_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.maps = maps
+        self.ids = ids
+        self.actual = Actual()
+        self.attached: dict[Attachment, Attached] = {}
+        self._attacher = attacher
+        self._now_s = now_s
+
+    def adopt(self) -> None:
+        """Takes over what an earlier agent has left in the maps, with the ids that it gave.
+
+        Which tables are in place is not read back, nor which programs are attached: both are
+        put there again, which no packet notices.
+        """
+        stored = self.maps.pools()
+        names = {pool_id: key for pool_id, (key, _) in stored.items()}
+        frontends = self.maps.frontends(names)
+        backends = self.maps.backends(names)
+        for pool_id, pool in names.items():
+            self.ids.pools.adopt(pool, pool_id)
+        for found in frontends:
+            if found.id != NO_ID:
+                self.ids.frontends.adopt(found.frontend.key, found.id)
+        for backend_id, backend in backends.items():
+            self.ids.backends.adopt(backend.key, backend_id)
+        gone = {b.key for b in backends.values() if b.state is BackendState.GONE}
+        for key in gone:
+            self.ids.backends.release(key, self._now_s())
+        self.actual = Actual(
+            frontends={f.frontend.key: f.frontend for f in frontends},
+            pools={key: Pool(key) for key in names.values()},
+            backends={b.key: b for b in backends.values() if b.key not in gone},
+            nodes=self.maps.nodes(),
+            addresses=self.maps.addresses(),
+            retired=frozenset(gone),
+        )
+        log.info(
+            "maps.adopted",
+            frontends=len(frontends),
+            pools=len(names),
+            backends=len(self.actual.backends),
+            retired=len(gone),
+        )
+
+    def sync(self, desired: Desired, *, whole: bool) -> int:
+        """Brings the maps to `desired`; returns how many operations that took.
+
+        What could be applied before an error stays applied; the next call does the rest. A
+        place that programs could not be attached to keeps nothing else from its turn: those
+        errors are raised together at the end, as an `ExceptionGroup`.
+        """
+        rested = self.ids.backends.rested(self._now_s())
+        operations = plan(desired, self.actual, whole=whole, rested=rested)
+        failures: list[AttachError] = []
+        for _, group in groupby(operations, key=type):
+            self._apply_group(tuple(group), failures)
+        if failures:
+            raise ExceptionGroup("programs were not attached everywhere", failures)
+        return len(operations)
+
+    def _apply_group(
+        self, operations: tuple[Operation, ...], failures: list[AttachError]
+    ) -> None:
+        """Operations of one kind; tables go in as one batch."""
+        tables = [operation for operation in operations if isinstance(operation, PutTable)]
+        if tables:
+            self._put_tables(tables)
+            self.actual = applied(self.actual, operations)
+            return
+        for operation in operations:
+            try:
+                self._apply(operation)
+            except AttachError as error:
+                failures.append(error)
+                continue
+            self.actual = applied(self.actual, (operation,))
+
+    def _put_tables(self, operations: list[PutTable]) -> None:
+        self.maps.put_tables(
+            {self._pool_id(op.key): self._table(op.ready) for op in operations}
+        )
+
+    def _table(self, ready: tuple[BackendKey, ...]) -> bytes:
+        """The Maglev table of these backends, as ids; empty if there are none."""
+        by_name = {key.task_id: key for key in ready}
+        table = build_table(dict.fromkeys(by_name, 1), self.maps.maglev_size)
+        if table is None:
+            return b""
+        names = sorted(by_name)
+        numbers = [self.ids.backends.ids[by_name[name]] for name in names]
+        return np.array(numbers, dtype=np.uint32)[table].tobytes()
+
+    def _pool_id(self, key: PoolKey) -> int:
+        return self.ids.pools.allocate(key, self._now_s())
+
+    @singledispatchmethod
+    def _apply(self, operation: Operation) -> None:
+        raise NotImplementedError(type(operation).__name__)
+
+    @_apply.register
+    def _(self, operation: PutNode) -> None:
+        self.maps.put_node(operation.vtep)
+
+    @_apply.register
+    def _(self, operation: PutBackend) -> None:
+        backend = operation.backend
+        number = self.ids.backends.allocate(backend.key, self._now_s())
+        self.maps.put_backend(backend, number, self._pool_id(backend.pool))
+        self._log_state(self.actual.backends.get(backend.key), backend)
+
+    @_apply.register
+    def _(self, operation: PutPool) -> None:
+        self.maps.put_pool(self._pool_id(operation.key), operation.key, operation.ready)
+
+    @_apply.register
+    def _(self, operation: PutFrontend) -> None:
+        frontend = operation.frontend
+        number = self.ids.of_frontend(frontend, self._now_s())
+        pool = self._pool_id(frontend.pool) if frontend.pool else NO_ID
+        if frontend.key not in self.actual.frontends and number != NO_ID:
+            self.maps.clear_frontend_counters(number)
+        self.maps.put_frontend(frontend, number, pool)
+
+    @_apply.register
+    def _(self, operation: PutAddress) -> None:
+        self.maps.put_address(operation.address)
+
+    @_apply.register
+    def _(self, operation: Attach) -> None:
+        attached = self._attacher.attach(operation.attachment)
+        self.attached[operation.attachment] = attached
+        log.info(
+            "programs.attached",
+            role=operation.attachment.role,
+            link=operation.attachment.name,
+            netns=operation.attachment.netns,
+            xdp=str(attached.xdp),
+        )
+
+    @_apply.register
+    def _(self, operation: DelFrontend) -> None:
+        self.maps.delete_frontend(operation.key)
+        self.ids.frontends.release(operation.key, self._now_s())
+
+    @_apply.register
+    def _(self, operation: DelPool) -> None:
+        self.maps.delete_pool(self._pool_id(operation.key))
+        self.ids.pools.release(operation.key, self._now_s())
+
+    @_apply.register
+    def _(self, operation: RetireBackend) -> None:
+        number = self.ids.backends.ids[operation.key]
+        self.maps.set_backend_state(number, BackendState.GONE)
+        self.ids.backends.release(operation.key, self._now_s())
+        log.info("backend.gone", task=operation.key.task_id, vni=operation.key.vni)
+
+    @_apply.register
+    def _(self, operation: FreeBackend) -> None:
+        number = self.ids.backends.forget(operation.key)
+        if number != NO_ID:
+            self.maps.free_backend(number)
+
+    @_apply.register
+    def _(self, operation: DelAddress) -> None:
+        self.maps.delete_address(operation.address)
+
+    @_apply.register
+    def _(self, operation: DelNode) -> None:
+        self.maps.delete_node(operation.vtep)
+
+    @_apply.register
+    def _(self, operation: Detach) -> None:
+        detach(operation.attachment)
+        self.attached.pop(operation.attachment, None)
+        log.info(
+            "programs.detached", role=operation.attachment.role, link=operation.attachment.name
+        )
+
+    @staticmethod
+    def _log_state(old: Backend | None, new: Backend) -> None:
+        if old is None or old.state is not new.state:
+            log.info(
+                "backend.state",
+                task=new.key.task_id,
+                address=new.address,
+                vni=new.key.vni,
+                state=new.state.name.lower(),
+            )

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads the maps and makes the `Status` that command line and metrics show."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ebpfmesh.agent.reconcile import Reconciler
+from ebpfmesh.datapath.attach import Role
+from ebpfmesh.datapath.counters import Counter, Counters
+from ebpfmesh.datapath.datapath import Datapath
+from ebpfmesh.datapath.flows import COUNTED_MAPS, flows_by_backend, size
+from ebpfmesh.ids import NO_ID
+from ebpfmesh.model import (
+    Backend,
+    BackendState,
+    EndpointMode,
+    Frontend,
+    FrontendKey,
+    FrontendKind,
+    MeshState,
+    Network,
+    PoolKey,
+    Service,
+)
+from ebpfmesh.status import (
+    BackendStatus,
+    DatapathStatus,
+    FrontendStatus,
+    MapStatus,
+    ServiceStatus,
+    Traffic,
+)
+
+
+def frontend_name(key: FrontendKey) -> str:
+    """``10.0.1.2`` for a VIP, ``tcp:8080`` for a published port."""
+    if key.port:
+        return f"{key.protocol.name.lower()}:{key.port}"
+    return key.address
+
+
+def _traffic(counter: Counter) -> Traffic:
+    return Traffic(
+        packets_to_backend=counter.packets_to_backend,
+        packets_to_client=counter.packets_to_client,
+        bytes_to_backend=counter.bytes_to_backend,
+        bytes_to_client=counter.bytes_to_client,
+        connections=counter.connections,
+    )
+
+
+@dataclass(frozen=True)
+class MapReader:
+    """One look at a node's maps. Blocks on system calls: use it in a thread."""
+
+    mesh: MeshState
+    reconciler: Reconciler
+    datapath: Datapath
+    node_id: str
+
+    @property
+    def _counters(self) -> Counters:
+        return self.datapath.counters
+
+    def datapath_status(self, return_mode: str, mesh_vni: int) -> DatapathStatus:
+        """Where programs are, and in which mode XDP runs."""
+        attached = self.reconciler.attached.values()
+        nic = [a for a in attached if a.attachment.role == Role.NIC]
+        return DatapathStatus(
+            device=self.datapath.device.name,
+            xdp=str(nic[0].xdp) if nic else "off",
+            return_mode=return_mode,
+            programs=len(attached),
+            maglev_size=self.datapath.maps.maglev_size,
+            layout=self.datapath.layout,
+            mesh_vni=mesh_vni,
+        )
+
+    def maps(self) -> tuple[MapStatus, ...]:
+        """How full the maps are."""
+        module, ids = self.datapath.module, self.reconciler.ids
+        arrays = {
+            "pools": (len(ids.pools.ids), module.table("pools").max_entries),
+            "backends": (len(ids.backends.ids), module.table("backends").max_entries),
+        }
+        hashes = {n: (size(module, n), module.table(n).max_entries) for n in COUNTED_MAPS}
+        return tuple(MapStatus(n, used, of) for n, (used, of) in {**arrays, **hashes}.items())
+
+    def services(self) -> tuple[ServiceStatus, ...]:
+        """A row for each service on each of its networks, by name."""
+        flows = flows_by_backend(
+            self.datapath.module, self.datapath.module.table("backends").max_entries
+        )
+        rows = [
+            self._service(service, network, flows)
+            for service in self.mesh.services.values()
+            for network in self._networks(service)
+        ]
+        return tuple(sorted(rows, key=lambda row: (row.name, row.network)))
+
+    def drops(self) -> dict[str, int]:
+        """Packets dropped, by reason."""
+        return self._reasons("drop")
+
+    def handbacks(self) -> dict[str, int]:
+        """Packets handed back to the kernel, by reason."""
+        return self._reasons("handback")
+
+    def _reasons(self, kind: str) -> dict[str, int]:
+        return {name: n for (k, name), n in self._counters.reasons().items() if k == kind}
+
+    def _networks(self, service: Service) -> list[Network]:
+        """Where the service has a VIP, where its tasks are (dnsrr), and ingress if it publishes."""
+        wanted = set(service.vips)
+        if service.mode is EndpointMode.DNSRR:
+            tasks = [t for t in self.mesh.tasks.values() if t.service_id == service.id]
+            wanted |= {network for task in tasks for network in task.addresses}
+        if service.ports:
+            wanted |= {n.id for n in self.mesh.networks.values() if n.ingress}
+        return [n for n in self.mesh.networks.values() if n.id in wanted]
+
+    def _service(
+        self, service: Service, network: Network, flows: NDArray[np.int64]
+    ) -> ServiceStatus:
+        key = PoolKey(service.id, network.vni)
+        actual = self.reconciler.actual
+        pool = actual.pools.get(key)
+        backends = sorted(
+            (b for b in actual.backends.values() if b.pool == key), key=lambda b: b.key
+        )
+        frontends = sorted(
+            (f for f in actual.frontends.values() if f.pool == key), key=lambda f: f.key
+        )
+        listed = sum(
+            t.service_id == service.id and network.id in t.addresses
+            for t in self.mesh.tasks.values()
+        )
+        ready = len(pool.ready) if pool else 0
+        total = len(backends) if pool else listed
+        ids = [self.reconciler.ids.backends.ids.get(b.key, NO_ID) for b in backends]
+        return ServiceStatus(
+            id=service.id,
+            name=service.name,
+            network=network.name,
+            vni=network.vni,
+            mode=str(service.mode),
+            state=_state(service, known=pool is not None, ready=ready, total=total),
+            ready=ready,
+            total=total,
+            flows=int(flows[ids].sum()) if ids else 0,
+            frontends=tuple(self._frontend(f) for f in frontends),
+            backends=tuple(self._backend(b) for b in backends),
+        )
+
+    def _frontend(self, frontend: Frontend) -> FrontendStatus:
+        number = self.reconciler.ids.frontends.ids.get(frontend.key, NO_ID)
+        return FrontendStatus(
+            name=frontend_name(frontend.key),
+            kind=FrontendKind(frontend.kind).name.lower(),
+            target_port=frontend.target_port,
+            traffic=_traffic(self._counters.frontend(number)),
+            entered=_traffic(self._counters.entry(number)),
+        )
+
+    def _backend(self, backend: Backend) -> BackendStatus:
+        number = self.reconciler.ids.backends.ids.get(backend.key, NO_ID)
+        task = self.mesh.tasks.get(backend.key.task_id)
+        node = self.mesh.nodes.get(task.node_id) if task else None
+        return BackendStatus(
+            task=backend.key.task_id,
+            address=backend.address,
+            node=node.hostname if node else "",
+            local=bool(task and task.node_id == self.node_id),
+            state=BackendState(backend.state).name.lower(),
+            traffic=_traffic(self._counters.backend(number)),
+        )
+
+    def names(self) -> dict[int, tuple[str, str]]:
+        """Backend id -> names of its service and network, for the list of flows."""
+        networks = {n.vni: n.name for n in self.mesh.networks.values()}
+        found: dict[int, tuple[str, str]] = defaultdict(lambda: ("", ""))
+        for backend in self.reconciler.actual.backends.values():
+            service = self.mesh.services.get(backend.pool.service_id)
+            number = self.reconciler.ids.backends.ids.get(backend.key, NO_ID)
+            name = service.name if service else backend.pool.service_id
+            found[number] = (name, networks.get(backend.key.vni, ""))
+        return found
+
+
+def _state(service: Service, *, known: bool, ready: int, total: int) -> str:
+    if service.mode is EndpointMode.DNSRR:
+        return "dnsrr"
+    if not known:
+        return "elsewhere"
+    if not ready:
+        return "down"
+    return "ok" if ready == total else "degraded"

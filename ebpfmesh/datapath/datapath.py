@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The datapath of one node, opened: module, maps, counters, and what it was made for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ebpfmesh.config import Config
+from ebpfmesh.datapath.cgroup import attach_socket_programs, cgroup_root, netns_cookie
+from ebpfmesh.datapath.counters import Counters
+from ebpfmesh.datapath.discover import Device
+from ebpfmesh.datapath.loader import Module
+from ebpfmesh.datapath.maps import Maps, address_to_int
+from ebpfmesh.datapath.source import layout_version, source_dir
+
+
+@dataclass(frozen=True)
+class Datapath:
+    """The loaded programs and what belongs to them; `pin_dir` is that of this layout."""
+
+    module: Module
+    maps: Maps
+    counters: Counters
+    device: Device
+    layout: int
+    pin_dir: Path
+    cgroup: str
+
+
+def defines(config: Config, device: Device, vtep: str, vxlan_port: int) -> dict[str, int]:
+    """The constants of bpf/config.h for this node."""
+    return {
+        "MAGLEV_SIZE": config.maglev_size,
+        "MAX_FRONTENDS": config.max_frontends,
+        "MAX_SERVICES": config.max_services,
+        "MAX_BACKENDS": config.max_backends,
+        "MAX_FLOWS": config.max_flows,
+        "MESH_VNI": config.mesh_vni,
+        "VXLAN_PORT": vxlan_port,
+        "NODE_VTEP": address_to_int(vtep),
+        "NIC_IFINDEX": device.index,
+        "UNDERLAY_MTU": config.underlay_mtu or device.mtu,
+        "RETURN_DSR": int(config.return_mode == "dsr"),
+        "NODE_COOKIE": netns_cookie(),
+    }
+
+
+def open_datapath(config: Config, device: Device, vtep: str, vxlan_port: int) -> Datapath:
+    """Compiles the programs for this node and takes over the maps that are pinned already.
+
+    Blocks for about a second. Raises `LoadError`.
+    """
+    layout = layout_version(source_dir())
+    pin_dir = Path(config.pin_dir) / str(layout)
+    module = Module(defines(config, device, vtep, vxlan_port), pin_dir)
+    return Datapath(
+        module=module,
+        maps=Maps(module),
+        counters=Counters(module),
+        device=device,
+        layout=layout,
+        pin_dir=pin_dir,
+        cgroup=config.cgroup or cgroup_root(Path("/proc/self/mounts").read_text()),
+    )
+
+
+def attach_sockets(datapath: Datapath) -> bool:
+    """Attaches the programs for the node's own processes; False where there is no cgroup2."""
+    if not datapath.cgroup:
+        return False
+    attach_socket_programs(datapath.module, datapath.cgroup, datapath.pin_dir)
+    return True

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading whole maps in batches: live flows, and how full the maps are."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from bcc import lib
+from numpy.typing import NDArray
+
+from ebpfmesh.datapath.loader import Module
+from ebpfmesh.datapath.maps import MapError
+
+_BATCH = 8192
+
+# Maps whose filling an operator wants to know, and the flags of a flow that bpf/types.h names.
+COUNTED_MAPS = ("frontends", "nodes", "addresses", "local_backends", "flows", "replies", "entries")
+FLOW_FIN_CLIENT, FLOW_FIN_SERVER, FLOW_RST, FLOW_ANSWERED, FLOW_DIRECT = 1, 2, 4, 8, 16
+
+
+def entries(module: Module, name: str) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Keys and values of a hash map, in batches, as arrays with the C structs' fields.
+
+    What is added or removed meanwhile may be missing or double. Raises `MapError`.
+    """
+    table = module.table(name)
+    keys, values = (table.Key * _BATCH)(), (table.Leaf * _BATCH)()
+    cursor = ctypes.create_string_buffer(max(ctypes.sizeof(table.Key), 4))
+    count, first = ctypes.c_uint32(_BATCH), True
+    while True:
+        count.value = _BATCH
+        start = None if first else cursor
+        failed = lib.bpf_lookup_batch(
+            table.map_fd, start, cursor, keys, values, ctypes.byref(count)
+        )
+        cause = ctypes.get_errno() if failed else 0
+        if cause and cause != errno.ENOENT:
+            raise MapError(f"map {name} was not read: {errno.errorcode.get(cause, cause)}")
+        if count.value:
+            yield np.ctypeslib.as_array(keys)[: count.value], np.ctypeslib.as_array(values)[
+                : count.value
+            ]
+        if cause or not count.value:
+            return
+        first = False
+
+
+def size(module: Module, name: str) -> int:
+    """How many entries a hash map holds."""
+    return sum(len(keys) for keys, _ in entries(module, name))
+
+
+def flows_by_backend(module: Module, max_backends: int) -> NDArray[np.int64]:
+    """How many balanced flows each backend id has."""
+    counts = np.zeros(max_backends, dtype=np.int64)
+    for _, values in entries(module, "flows"):
+        balanced = values[(values["flags"] & FLOW_DIRECT) == 0]
+        counts += np.bincount(balanced["backend"], minlength=max_backends)[:max_backends]
+    return counts
