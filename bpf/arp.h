@@ -34,7 +34,7 @@ static __always_inline int vip_arp(struct __sk_buff *skb, __u32 vni)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct arp_ipv4 *arp = data + ETH_HLEN;
-	struct frontend_key key = {.vni = vni};
+	struct frontend_key key = { .vni = vni };
 	struct frontend *frontend;
 	struct ethhdr *eth = data;
 	__u8 sender[4];

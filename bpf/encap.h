@@ -89,8 +89,7 @@ static __always_inline bool is_wrapped(void *data, void *end)
 		return false;
 	return o->eth.h_proto == bpf_htons(ETH_P_IP) && o->ip.version == 4 && o->ip.ihl == 5 &&
 	       o->ip.protocol == IPPROTO_UDP && o->ip.daddr == NODE_VTEP &&
-	       !(o->ip.frag_off & bpf_htons(IP_FRAGMENT)) &&
-	       o->udp.dest == bpf_htons(VXLAN_PORT) &&
+	       !(o->ip.frag_off & bpf_htons(IP_FRAGMENT)) && o->udp.dest == bpf_htons(VXLAN_PORT) &&
 	       o->vxlan.flags == bpf_htonl(VXLAN_FLAG_VNI) &&
 	       o->vxlan.vni == bpf_htonl(MESH_VNI << 8);
 }

@@ -11,7 +11,7 @@
 
 static __always_inline struct frontend *port_frontend(__be16 port, __u8 protocol)
 {
-	struct frontend_key key = {.port = port, .protocol = protocol};
+	struct frontend_key key = { .port = port, .protocol = protocol };
 
 	return frontends.lookup(&key);
 }

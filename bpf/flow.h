@@ -9,7 +9,7 @@
 
 static __always_inline struct flow_key flow_key_of(const struct packet *p, __u32 vni)
 {
-	struct flow_key key = {.t = p->t, .vni = vni, .protocol = p->protocol};
+	struct flow_key key = { .t = p->t, .vni = vni, .protocol = p->protocol };
 
 	return key;
 }
@@ -17,7 +17,8 @@ static __always_inline struct flow_key flow_key_of(const struct packet *p, __u32
 static __always_inline struct tuple reversed(const struct tuple *t)
 {
 	struct tuple r = {
-		.saddr = t->daddr, .daddr = t->saddr, .sport = t->dport, .dport = t->sport};
+		.saddr = t->daddr, .daddr = t->saddr, .sport = t->dport, .dport = t->sport
+	};
 
 	return r;
 }
@@ -31,7 +32,7 @@ static __always_inline bool same_tuple(const struct tuple *a, const struct tuple
 /* The key under which the other direction of a flow lies. */
 static __always_inline struct flow_key twin_key(const struct flow_key *key, const struct tuple *to)
 {
-	struct flow_key twin = {.t = reversed(to), .vni = key->vni, .protocol = key->protocol};
+	struct flow_key twin = { .t = reversed(to), .vni = key->vni, .protocol = key->protocol };
 
 	return twin;
 }

@@ -42,7 +42,7 @@ static __always_inline __sum16 checksum_lowered(__sum16 check, __be16 by)
 /* For a packet that parse_ipv4 found to be HANDBACK_other_protocol. */
 static __always_inline int vip_icmp(struct __sk_buff *skb, const struct packet *p, __u32 vni)
 {
-	struct frontend_key key = {.address = p->t.daddr, .vni = vni};
+	struct frontend_key key = { .address = p->t.daddr, .vni = vni };
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct icmp_header *icmp = data + L4_OFFSET;
 	struct iphdr *ip = data + L3_OFFSET;

@@ -120,10 +120,10 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 	return deliver_flow(skb, p, new);
 }
 
-static __always_inline int deliver_from_nic(struct __sk_buff *skb, const struct packet *p,
-					    __u32 id, __be32 entry)
+static __always_inline int deliver_from_nic(struct __sk_buff *skb, const struct packet *p, __u32 id,
+					    __be32 entry)
 {
-	struct flow new = {.entry = entry, .ifindex = skb->ifindex};
+	struct flow new = { .entry = entry, .ifindex = skb->ifindex };
 
 	return deliver(skb, p, id, &new);
 }
@@ -131,7 +131,7 @@ static __always_inline int deliver_from_nic(struct __sk_buff *skb, const struct 
 /* An answer that came back through the tunnel: on to its client. */
 static __always_inline int forward_return(struct __sk_buff *skb, const struct packet *p)
 {
-	struct bpf_fib_lookup fib = {.family = AF_INET, .ipv4_dst = p->t.daddr};
+	struct bpf_fib_lookup fib = { .family = AF_INET, .ipv4_dst = p->t.daddr };
 	int found;
 
 	fib.ipv4_src = p->t.saddr;
@@ -266,7 +266,7 @@ static __always_inline int task_reply(struct __sk_buff *skb, const struct packet
 static __always_inline int task_to_remote(struct __sk_buff *skb, const struct packet *p,
 					  const struct backend *backend)
 {
-	struct flow flow = {.to = p->t, .flags = FLOW_VIA_KERNEL};
+	struct flow flow = { .to = p->t, .flags = FLOW_VIA_KERNEL };
 	struct flow_key key = flow_key_of(p, 0);
 	struct flow *known = flows.lookup(&key);
 
@@ -286,7 +286,7 @@ static __always_inline int task_to_remote(struct __sk_buff *skb, const struct pa
 /* A container asks a published port of its own node. */
 static __always_inline int task_request(struct __sk_buff *skb, const struct packet *p)
 {
-	struct flow new = {.flags = FLOW_FROM_TASK, .ifindex = skb->ifindex};
+	struct flow new = { .flags = FLOW_FROM_TASK, .ifindex = skb->ifindex };
 	struct backend *backend;
 	enum reason why;
 	__u32 id = 0;
@@ -327,7 +327,7 @@ static __always_inline int mesh_from_task(struct __sk_buff *skb)
 static __always_inline int task_direct(struct __sk_buff *skb, const struct packet *p,
 				       struct flow_key *key)
 {
-	struct flow flow = {.to = p->t, .flags = FLOW_DIRECT};
+	struct flow flow = { .to = p->t, .flags = FLOW_DIRECT };
 	struct flow *known = flows.lookup(key);
 
 	if (known && (known->flags & FLOW_DIRECT)) {

@@ -117,7 +117,7 @@ static __always_inline bool xdp_unwrap(struct xdp_md *ctx)
 /* An answer on its way back through its entry node, this one: out to the client. */
 static __always_inline int xdp_return(struct xdp_md *ctx, const struct packet *p)
 {
-	struct bpf_fib_lookup fib = {.family = AF_INET, .ipv4_dst = p->t.daddr};
+	struct bpf_fib_lookup fib = { .family = AF_INET, .ipv4_dst = p->t.daddr };
 	__u32 nic = ingress_ifindex(ctx);
 	struct ethhdr *eth;
 

@@ -6,26 +6,26 @@
 #define EBPFMESH_REASONS_H
 
 #define DROP_REASONS(X)                                                                            \
-	X(backend_gone)       /* a TCP flow whose backend has left */                              \
-	X(no_backend)         /* a frontend without ready backends */                              \
-	X(no_port)            /* every source port tried is taken at the task */                   \
-	X(bad_outer_source)   /* wrapped by someone who is no node of this Swarm */                \
-	X(bad_inner)          /* wrapped, but not a packet that an entry node sends */             \
-	X(not_local)          /* wrapped for a task that is not here */                            \
-	X(not_published)      /* wrapped for a port that its task does not publish */              \
-	X(too_big)            /* no room to wrap it */                                             \
-	X(rewrite_failed)     /* the kernel refused to change the packet */
+	X(backend_gone)     /* a TCP flow whose backend has left */                                \
+	X(no_backend)       /* a frontend without ready backends */                                \
+	X(no_port)          /* every source port tried is taken at the task */                     \
+	X(bad_outer_source) /* wrapped by someone who is no node of this Swarm */                  \
+	X(bad_inner)        /* wrapped, but not a packet that an entry node sends */               \
+	X(not_local)        /* wrapped for a task that is not here */                              \
+	X(not_published)    /* wrapped for a port that its task does not publish */                \
+	X(too_big)          /* no room to wrap it */                                               \
+	X(rewrite_failed)   /* the kernel refused to change the packet */
 
 #define HANDBACK_REASONS(X)                                                                        \
-	X(not_ipv4)           /* IPv6, ARP for others, anything else */                            \
-	X(truncated)          /* headers do not fit the packet */                                  \
-	X(ip_options)         /* an IPv4 header with options */                                    \
-	X(fragment)           /* any fragment of a datagram */                                     \
-	X(other_protocol)     /* not TCP, UDP or SCTP */                                           \
-	X(no_frontend)        /* nothing that is balanced */                                       \
-	X(foreign_address)    /* a published port, but of another machine */                       \
-	X(no_backend)         /* a published port without backends: the kernel answers */          \
-	X(local_socket)       /* a connection that the node itself has opened */
+	X(not_ipv4)        /* IPv6, ARP for others, anything else */                               \
+	X(truncated)       /* headers do not fit the packet */                                     \
+	X(ip_options)      /* an IPv4 header with options */                                       \
+	X(fragment)        /* any fragment of a datagram */                                        \
+	X(other_protocol)  /* not TCP, UDP or SCTP */                                              \
+	X(no_frontend)     /* nothing that is balanced */                                          \
+	X(foreign_address) /* a published port, but of another machine */                          \
+	X(no_backend)      /* a published port without backends: the kernel answers */             \
+	X(local_socket)    /* a connection that the node itself has opened */
 
 #define DROP_REASON(name) DROP_##name,
 #define HANDBACK_REASON(name) HANDBACK_##name,

@@ -26,8 +26,8 @@ static __always_inline bool is_own_address(__be32 address)
 static __always_inline void sock_lead(struct bpf_sock_addr *ctx, const struct backend *backend,
 				      const struct frontend *frontend)
 {
-	struct sock_origin origin = {.address = ctx->user_ip4, .port = ctx->user_port};
-	struct sock_key key = {.cookie = bpf_get_socket_cookie(ctx)};
+	struct sock_origin origin = { .address = ctx->user_ip4, .port = ctx->user_port };
+	struct sock_key key = { .cookie = bpf_get_socket_cookie(ctx) };
 
 	if (backend->gateway_ifindex) {
 		key.address = backend->gateway_address;
@@ -76,7 +76,7 @@ static __always_inline int sock_sendmsg(struct bpf_sock_addr *ctx)
 /* The program sees the address that it had asked. */
 static __always_inline int sock_restore(struct bpf_sock_addr *ctx)
 {
-	struct sock_key key = {.address = ctx->user_ip4, .port = ctx->user_port};
+	struct sock_key key = { .address = ctx->user_ip4, .port = ctx->user_port };
 	struct sock_origin *origin;
 
 	if (bpf_get_netns_cookie(ctx) != NODE_COOKIE)

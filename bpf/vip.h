@@ -123,7 +123,7 @@ static __always_inline int vip_direct(struct __sk_buff *skb, const struct packet
 static __always_inline int vip_open_direct(struct __sk_buff *skb, const struct packet *p,
 					   struct flow_key *key)
 {
-	struct flow flow = {.to = p->t, .flags = FLOW_DIRECT};
+	struct flow flow = { .to = p->t, .flags = FLOW_DIRECT };
 	struct flow_key twin = twin_key(key, &flow.to);
 	struct flow *holder = replies.lookup(&twin);
 
@@ -138,7 +138,7 @@ static __always_inline int vip_open_direct(struct __sk_buff *skb, const struct p
 static __always_inline int vip_new_flow(struct __sk_buff *skb, const struct packet *p,
 					struct flow_key *key)
 {
-	struct frontend_key where = {.address = p->t.daddr, .vni = key->vni};
+	struct frontend_key where = { .address = p->t.daddr, .vni = key->vni };
 	struct frontend *frontend = frontends.lookup(&where);
 	struct flow flow = {}, *reply;
 	enum reason why;

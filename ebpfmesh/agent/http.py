@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
@@ -78,13 +80,24 @@ async def _serve(routes: list[web.RouteDef]) -> web.AppRunner:
     return runner
 
 
-async def serve_socket(agent: Answers, path: Path) -> web.AppRunner:
-    """Answers the command line; the socket is root's alone."""
+def _private_socket(path: Path) -> socket.socket:
+    """A listening socket at `path` that is its owner's alone from the first moment on."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        listening.bind(str(path))
+    finally:
+        os.umask(mask)
+    return listening
+
+
+async def serve_socket(agent: Answers, path: Path) -> web.AppRunner:
+    """Answers the command line. Raises `OSError` if there can be no socket at `path`."""
+    listening = _private_socket(path)
     runner = await _serve(_health(agent) + _admin(agent) + _metrics(agent))
-    await web.UnixSite(runner, str(path)).start()
-    path.chmod(0o600)
+    await web.SockSite(runner, listening).start()
     return runner
 
 

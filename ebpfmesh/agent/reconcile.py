@@ -116,9 +116,7 @@ class Reconciler:
             raise ExceptionGroup("programs were not attached everywhere", failures)
         return len(operations)
 
-    def _apply_group(
-        self, operations: tuple[Operation, ...], failures: list[AttachError]
-    ) -> None:
+    def _apply_group(self, operations: tuple[Operation, ...], failures: list[AttachError]) -> None:
         """Operations of one kind; tables go in as one batch."""
         tables = [operation for operation in operations if isinstance(operation, PutTable)]
         if tables:
@@ -134,9 +132,7 @@ class Reconciler:
             self.actual = applied(self.actual, (operation,))
 
     def _put_tables(self, operations: list[PutTable]) -> None:
-        self.maps.put_tables(
-            {self._pool_id(op.key): self._table(op.ready) for op in operations}
-        )
+        self.maps.put_tables({self._pool_id(op.key): self._table(op.ready) for op in operations})
 
     def _table(self, ready: tuple[BackendKey, ...]) -> bytes:
         """The Maglev table of these backends, as ids; empty if there are none."""

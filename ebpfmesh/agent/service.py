@@ -115,9 +115,7 @@ class Agent:
 
     async def _prepare(self) -> None:
         config, info = self._config, self._info
-        self._viewer = Viewer(
-            info.node_id, info.node_addr, config.device, Path(config.netns_dir)
-        )
+        self._viewer = Viewer(info.node_id, info.node_addr, config.device, Path(config.netns_dir))
         self._datapath = await self._in_worker(self._open_datapath)
         self._store = StateStore(Path(config.state_dir) / "mesh.state")
         known = await asyncio.to_thread(self._store.load, self._certificates.identity.swarm_id)
@@ -289,9 +287,7 @@ class Agent:
         self._hub.report(local.vtep, self._reported(local))
         mesh = self._mesh
         desired = desired_state(mesh, local)
-        steps = await self._in_worker(
-            self._reconciler.sync, desired, whole=mesh.version > 0
-        )
+        steps = await self._in_worker(self._reconciler.sync, desired, whole=mesh.version > 0)
         self._timer.observe(time.monotonic() - began)
         self._synced = self._synced or mesh.version > 0
         if steps:
@@ -314,9 +310,7 @@ class Agent:
             self._sync_error = ""
             log.info("sync.recovered")
 
-    async def _in_worker(
-        self, function: Callable[..., T], *args: object, **kwargs: object
-    ) -> T:
+    async def _in_worker(self, function: Callable[..., T], *args: object, **kwargs: object) -> T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._worker, lambda: function(*args, **kwargs))
 
@@ -334,9 +328,7 @@ class Agent:
     async def flows(self) -> list[FlowStatus]:
         """The flows that this node translates."""
         reader = self._reader()
-        return await self._in_worker(
-            lambda: list_flows(self._datapath.module, reader.names())
-        )
+        return await self._in_worker(lambda: list_flows(self._datapath.module, reader.names()))
 
     async def metrics(self) -> bytes:
         """The Prometheus exposition."""

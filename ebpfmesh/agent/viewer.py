@@ -87,9 +87,7 @@ class Viewer:
             macs=sandbox.macs if sandbox else {},
         )
 
-    def _sandbox(
-        self, container: LocalContainer, gateways: IPv4Network | None
-    ) -> Sandbox | None:
+    def _sandbox(self, container: LocalContainer, gateways: IPv4Network | None) -> Sandbox | None:
         """A container's network does not change once its way out is there: looked at once."""
         seen = self._sandboxes.get(container.id)
         if seen is not None and seen.gateway is not None:

@@ -41,9 +41,10 @@ def entries(module: Module, name: str) -> Iterator[tuple[NDArray[Any], NDArray[A
         if cause and cause != errno.ENOENT:
             raise MapError(f"map {name} was not read: {errno.errorcode.get(cause, cause)}")
         if count.value:
-            yield np.ctypeslib.as_array(keys)[: count.value], np.ctypeslib.as_array(values)[
-                : count.value
-            ]
+            yield (
+                np.ctypeslib.as_array(keys)[: count.value],
+                np.ctypeslib.as_array(values)[: count.value],
+            )
         if cause or not count.value:
             return
         first = False

@@ -69,7 +69,7 @@ class LinkAddress:
     prefix: int
 
 
-def _link(message: Any) -> Link:  # noqa: ANN401 - pyroute2 has no types
+def _link(message: Any) -> Link:
     info = message.get_attr("IFLA_LINKINFO")
     data = info.get_attr("IFLA_INFO_DATA") if info else None
     kind = (info.get_attr("IFLA_INFO_KIND") if info else "") or ""
@@ -88,7 +88,7 @@ def _link(message: Any) -> Link:  # noqa: ANN401 - pyroute2 has no types
 class Links:
     """Netlink in one namespace. Use through `links_of`."""
 
-    def __init__(self, route: Any) -> None:  # noqa: ANN401
+    def __init__(self, route: Any) -> None:
         self._route = route
 
     def links(self) -> list[Link]:
@@ -174,7 +174,7 @@ class Links:
         return _XDP_ATTACHED.get(attached or "", XdpMode.OFF)
 
 
-def _is_ours(message: Any) -> bool:  # noqa: ANN401
+def _is_ours(message: Any) -> bool:
     options = message.get_attr("TCA_OPTIONS")
     return bool(options) and options.get_attr("TCA_BPF_NAME") == FILTER_NAME
 

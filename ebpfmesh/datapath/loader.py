@@ -49,7 +49,7 @@ class Module:
                 raise LoadError(f"the programs did not compile: {error}") from error
         self._loaded: dict[tuple[str, int], int] = {}
 
-    def table(self, name: str) -> Any:  # noqa: ANN401 - bcc has no types
+    def table(self, name: str) -> Any:
         """bcc's view of a map: its key and value as ctypes, its file descriptor."""
         return self._bpf[name]
 

@@ -113,7 +113,7 @@ class Maps:
             for key, leaf in self._module.table("frontends").items()
         ]
 
-    def _frontend_key(self, key: FrontendKey) -> Any:  # noqa: ANN401
+    def _frontend_key(self, key: FrontendKey) -> Any:
         raw = self._module.table("frontends").Key()
         raw.address, raw.vni = address_to_int(key.address), key.vni
         raw.port, raw.protocol = socket.htons(key.port), int(key.protocol)
@@ -261,12 +261,12 @@ class Maps:
             if index.value:
                 yield index, leaf
 
-    def _update(self, name: str, key: Any, leaf: Any) -> None:  # noqa: ANN401
+    def _update(self, name: str, key: Any, leaf: Any) -> None:
         fd = self._module.table(name).map_fd
         if lib.bpf_update_elem(fd, ctypes.byref(key), ctypes.byref(leaf), 0):
             raise MapError(f"map {name} was not written: {_last_error()}")
 
-    def _delete(self, name: str, key: Any) -> None:  # noqa: ANN401
+    def _delete(self, name: str, key: Any) -> None:
         fd = self._module.table(name).map_fd
         failed = lib.bpf_delete_elem(fd, ctypes.byref(key))
         if failed and ctypes.get_errno() != errno.ENOENT:
@@ -278,7 +278,7 @@ class Maps:
         self._update(name, ctypes.c_uint32(index), zero)
 
 
-def _backend(leaf: Any, pool: PoolKey | None) -> Backend:  # noqa: ANN401
+def _backend(leaf: Any, pool: PoolKey | None) -> Backend:
     gateway = None
     if leaf.gateway_ifindex:
         gateway = Gateway(
