@@ -40,8 +40,9 @@ from ebpfmesh.model import (
 class Actual(Desired, frozen=True):
     """What maps and links hold: as `Desired`, but `pools` tells the tables.
 
-    `counts` tells how many ready backends each pool is said to have (`PutPool`). `retired` names
-    the backends that are kept only so that their flows meet the state `GONE`.
+    `counts` tells how many ready backends each pool is said to have (`PutPool`); of a pool that is
+    not in it, nothing is believed, and its table is put again. `retired` names the backends that
+    are kept only so that their flows meet the state `GONE`.
     """
 
     retired: frozenset[BackendKey] = frozenset()
@@ -170,7 +171,8 @@ def plan(
 def applied(actual: Actual, operations: Iterable[Operation]) -> Actual:
     """Return what there is after the operations have succeeded, in their order.
 
-    Applying a prefix of a plan gives a state from which the next plan is the rest.
+    Where only some have succeeded, the plan from there leads to the same end. The value is copied
+    once for each call, so hand over many operations at once.
     """
     change = _Change(actual)
     for operation in operations:
@@ -223,8 +225,9 @@ def _not_shrunk(pool: Pool, before: Pool | None, certain: Set[BackendKey]) -> Po
 def _puts(desired: Desired, actual: Actual) -> Iterator[Operation]:
     yield from map(PutNode, sorted(desired.nodes - actual.nodes))
     yield from map(PutBackend, _changed(desired.backends, actual.backends))
-    for pool in _changed(desired.pools, actual.pools):
-        yield PutTable(pool.key, pool.ready)
+    for key, pool in sorted(desired.pools.items()):
+        if key not in actual.counts or actual.pools.get(key) != pool:
+            yield PutTable(key, pool.ready)
     for key, pool in sorted(desired.pools.items()):
         if actual.counts.get(key) != len(pool.ready):
             yield PutPool(key, len(pool.ready))

@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ebpfmesh import plan as ops
+from ebpfmesh.model import (
+    Attachment,
+    Backend,
+    BackendKey,
+    BackendState,
+    Desired,
+    Frontend,
+    FrontendKey,
+    FrontendKind,
+    Gateway,
+    Pool,
+    PoolKey,
+    Protocol,
+)
+from ebpfmesh.plan import Actual, Operation, applied, plan
+
+ORDER = [
+    ops.PutNode,
+    ops.PutBackend,
+    ops.PutTable,
+    ops.PutPool,
+    ops.PutFrontend,
+    ops.PutAddress,
+    ops.Attach,
+    ops.DelFrontend,
+    ops.DelPool,
+    ops.RetireBackend,
+    ops.FreeBackend,
+    ops.DelAddress,
+    ops.DelNode,
+    ops.Detach,
+]
+GATEWAY = Gateway("172.18.0.3", "02:42:ac:12:00:03", 7)
+POOL = PoolKey("web", 4096)
+A, B, C = (BackendKey(name, 4096) for name in "abc")
+
+
+def backend(
+    key: BackendKey,
+    state: BackendState = BackendState.READY,
+    *,
+    address: str = "10.0.0.3",
+    vtep: str = "192.0.2.11",
+    gateway: Gateway | None = None,
+) -> Backend:
+    return Backend(key, PoolKey("web", key.vni), address, "02:42:0a:00:00:03", vtep, state, gateway)
+
+
+def one_pool(*backends: Backend, unready: frozenset[BackendKey] = frozenset()) -> Desired:
+    ready = sorted(b.key for b in backends if b.state is BackendState.READY)
+    return Desired(
+        pools={POOL: Pool(POOL, tuple(key for key in ready if key not in unready))},
+        backends={b.key: b for b in backends},
+    )
+
+
+def reached(desired: Desired, actual: Actual | None = None) -> Actual:
+    actual = actual or Actual()
+    return applied(actual, plan(desired, actual))
+
+
+addresses = st.sampled_from(["10.0.0.3", "10.0.0.4", "10.0.1.5"])
+vnis = st.sampled_from([4096, 4097])
+pool_keys = st.builds(PoolKey, st.sampled_from(["api", "db", "web"]), vnis)
+backend_keys = st.builds(BackendKey, st.sampled_from("abcdef"), vnis)
+attachments = st.builds(
+    Attachment, st.just("overlay"), st.just("/ns"), st.integers(1, 3), st.just("veth0"), vnis
+)
+backends = st.builds(
+    Backend,
+    backend_keys,
+    pool_keys,
+    addresses,
+    st.just("02:42:0a:00:00:03"),
+    st.sampled_from(["", "192.0.2.11"]),
+    st.sampled_from(BackendState),
+    st.sampled_from([None, GATEWAY]),
+)
+frontends = st.builds(
+    Frontend,
+    st.builds(FrontendKey, vnis, addresses, st.just(0), st.just(Protocol.ANY)),
+    st.sampled_from(FrontendKind),
+    st.none() | pool_keys,
+    st.integers(0, 2),
+)
+
+
+@st.composite
+def desired_states(draw: st.DrawFn) -> Desired:
+    """Any `Desired` whose tables name only backends it knows, each in its own pool."""
+    known = {b.key: b for b in draw(st.lists(backends, max_size=8))}
+    pools = {key: Pool(key) for key in draw(st.sets(pool_keys))}
+    for b in known.values():
+        if b.state is BackendState.READY and draw(st.booleans()):
+            names = pools[b.pool].ready if b.pool in pools else ()
+            pools[b.pool] = Pool(b.pool, tuple(sorted({*names, b.key})))
+    return Desired(
+        frontends={f.key: f for f in draw(st.lists(frontends, max_size=4))},
+        pools=pools,
+        backends=known,
+        nodes=draw(st.frozensets(st.sampled_from(["192.0.2.11", "192.0.2.12"]))),
+        addresses=draw(st.frozensets(addresses)),
+        attachments=draw(st.frozensets(attachments, max_size=3)),
+    )
+
+
+def as_desired(actual: Actual) -> Desired:
+    return Desired(**{name: getattr(actual, name) for name in Desired.__struct_fields__})
+
+
+def shuffled(desired: Desired) -> Desired:
+    """The same, entered in the opposite order."""
+    turned = {
+        name: dict(reversed(getattr(desired, name).items()))
+        for name in ("frontends", "pools", "backends")
+    }
+    return msgspec.structs.replace(desired, **turned)
+
+
+@given(st.lists(st.tuples(desired_states(), st.booleans()), max_size=4), desired_states())
+def test_the_last_whole_snapshot_alone_decides(
+    history: list[tuple[Desired, bool]], last: Desired
+) -> None:
+    actual = Actual()
+    for desired, whole in history:
+        actual = applied(actual, plan(desired, actual, whole=whole))
+    assert as_desired(reached(last, actual)) == last
+
+
+@given(desired_states(), desired_states(), st.booleans())
+def test_a_plan_that_was_applied_leaves_nothing_to_do(
+    first: Desired, second: Desired, whole: bool
+) -> None:
+    before = reached(first)
+    after = applied(before, plan(second, before, whole=whole))
+    assert plan(second, after, whole=whole) == ()
+
+
+@given(desired_states(), desired_states(), st.booleans())
+def test_order_of_entry_does_not_matter(first: Desired, second: Desired, whole: bool) -> None:
+    before = reached(first)
+    there = msgspec.structs.replace(before, backends=dict(reversed(before.backends.items())))
+    assert plan(second, before, whole=whole) == plan(shuffled(second), there, whole=whole)
+
+
+@given(desired_states(), desired_states(), st.integers(0, 30))
+def test_a_plan_that_was_cut_off_is_finished_by_the_next(
+    first: Desired, second: Desired, done: int
+) -> None:
+    before = reached(first)
+    part = applied(before, plan(second, before)[:done])
+    assert reached(second, part) == reached(second, before)
+
+
+@given(desired_states(), desired_states())
+def test_operations_are_in_order_and_removals_last(first: Desired, second: Desired) -> None:
+    before = reached(first)
+    kinds = [ORDER.index(type(op)) for op in plan(second, before, rested=before.backends.keys())]
+    assert all(one <= other for one, other in pairwise(kinds))
+
+
+@given(desired_states(), desired_states())
+def test_a_partial_snapshot_removes_nothing(first: Desired, second: Desired) -> None:
+    before = reached(first)
+    steps = plan(second, before, whole=False, rested=before.backends.keys())
+    after = applied(before, steps)
+    assert not any(isinstance(step, ops.REMOVALS) for step in steps)
+    for name in ("frontends", "pools", "backends"):
+        assert getattr(after, name).keys() >= getattr(before, name).keys()
+    for name in ("nodes", "addresses", "attachments"):
+        assert getattr(after, name) >= getattr(before, name)
+    for key, pool in before.pools.items():
+        assert set(pool.ready) - set(after.pools[key].ready) <= second.backends.keys()
+
+
+def test_a_partial_snapshot_does_not_shrink_a_table() -> None:
+    before = reached(one_pool(backend(A), backend(B)))
+    assert plan(one_pool(backend(A)), before, whole=False) == ()
+
+
+def test_a_partial_snapshot_grows_a_table() -> None:
+    before = reached(one_pool(backend(A), backend(B)))
+    after = applied(before, plan(one_pool(backend(C)), before, whole=False))
+    assert after.pools[POOL].ready == (A, B, C)
+
+
+@pytest.mark.parametrize("state", [BackendState.DRAINING, BackendState.GONE])
+def test_a_partial_snapshot_takes_out_what_it_says_outright(state: BackendState) -> None:
+    before = reached(one_pool(backend(A, gateway=GATEWAY), backend(B)))
+    steps = plan(one_pool(backend(A, state)), before, whole=False)
+    assert steps == (
+        ops.PutBackend(backend(A, state)),
+        ops.PutTable(POOL, (B,)),
+        ops.PutPool(POOL, 1),
+    )
+
+
+def test_a_partial_snapshot_takes_out_who_is_known_to_be_unusable() -> None:
+    before = reached(one_pool(backend(A), backend(B)))
+    node_down = one_pool(backend(A), unready=frozenset({A}))
+    after = applied(before, plan(node_down, before, whole=False))
+    assert after.pools[POOL].ready == (B,)
+
+
+@pytest.mark.parametrize(
+    "vague", [backend(A, vtep=""), backend(A, gateway=None), backend(A, vtep="", gateway=None)]
+)
+def test_a_partial_snapshot_keeps_the_way_to_a_backend(vague: Backend) -> None:
+    before = reached(one_pool(backend(A, gateway=GATEWAY)))
+    assert plan(one_pool(vague, unready=frozenset({A})), before, whole=False) == ()
+    assert plan(one_pool(vague, unready=frozenset({A})), before) != ()
+
+
+def test_a_backend_with_another_address_does_not_keep_the_old_way() -> None:
+    before = reached(one_pool(backend(A, gateway=GATEWAY)))
+    moved = backend(A, address="10.0.0.9")
+    after = applied(before, plan(one_pool(moved), before, whole=False))
+    assert after.backends[A].gateway is None
+
+
+def test_a_missing_backend_is_retired_and_later_freed() -> None:
+    without = one_pool(backend(B))
+    before = reached(one_pool(backend(A), backend(B)))
+    steps = plan(without, before)
+    assert steps == (ops.PutTable(POOL, (B,)), ops.PutPool(POOL, 1), ops.RetireBackend(A))
+    resting = applied(before, steps)
+    assert resting.retired == {A}
+    assert plan(without, resting) == ()
+    assert plan(without, resting, rested={A, C}) == (ops.FreeBackend(A),)
+    assert applied(resting, [ops.FreeBackend(A)]).retired == frozenset()
+
+
+def test_a_retired_backend_that_comes_back_is_not_freed() -> None:
+    both = one_pool(backend(A), backend(B))
+    resting = reached(one_pool(backend(B)), reached(both))
+    steps = plan(both, resting, rested={A})
+    assert ops.PutBackend(backend(A)) in steps
+    assert ops.FreeBackend(A) not in steps
+    assert applied(resting, steps).retired == frozenset()
+
+
+def test_a_pool_that_was_adopted_gets_its_table_again() -> None:
+    found = Actual(pools={POOL: Pool(POOL)})
+    empty = Desired(pools={POOL: Pool(POOL)})
+    assert plan(empty, found) == (ops.PutTable(POOL, ()), ops.PutPool(POOL, 0))
+
+
+def test_a_pool_that_keeps_its_size_is_not_named_again() -> None:
+    before = reached(one_pool(backend(A)))
+    steps: tuple[Operation, ...] = plan(one_pool(backend(B)), before)
+    assert steps == (
+        ops.PutBackend(backend(B)),
+        ops.PutTable(POOL, (B,)),
+        ops.RetireBackend(A),
+    )
+
+
+def test_operations_can_be_encoded() -> None:
+    steps = plan(one_pool(backend(A)), Actual())
+    assert msgspec.json.decode(msgspec.json.encode(steps))[0]["type"] == "PutBackend"
