@@ -1,0 +1,342 @@
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ebpfmesh.desired import Severity, desired_state, mac_of, notes
+from ebpfmesh.model import (
+    Attachment,
+    BackendKey,
+    BackendState,
+    EndpointMode,
+    Frontend,
+    FrontendKey,
+    FrontendKind,
+    Gateway,
+    LocalTask,
+    LocalView,
+    MeshState,
+    Network,
+    Node,
+    Pool,
+    PoolKey,
+    Port,
+    Protocol,
+    Service,
+    Task,
+)
+
+READY, DRAINING, GONE = BackendState.READY, BackendState.DRAINING, BackendState.GONE
+GATEWAY = Gateway("172.18.0.3", "02:42:ac:12:00:03", 7)
+INGRESS = Network("net0", "ingress", 4096, ingress=True)
+NET = Network("net1", "app", 4097)
+VETH = Attachment("overlay", "/ns/1-net1", 5, "veth0", 4097)
+NIC = Attachment("nic", "", 2, "eth0")
+WEB = Service(
+    "web",
+    "shop_web",
+    EndpointMode.VIP,
+    {"net1": "10.0.1.2"},
+    (Port(Protocol.TCP, 8080, 80), Port(Protocol.UDP, 53, 5353)),
+)
+NODES = {
+    name: Node(name, f"host-{name}", f"198.51.100.{i}", f"192.0.2.{i}")
+    for i, name in enumerate(("n1", "n2"), 11)
+}
+ON_INGRESS = PoolKey("web", 4096)
+ON_NET = PoolKey("web", 4097)
+
+
+def task(number: int, node: str, state: BackendState = READY, service: str = "web") -> Task:
+    addresses = {"net0": f"10.0.0.{number}", "net1": f"10.0.1.{number}"}
+    return Task(f"t{number}", service, node, state, addresses)
+
+
+def mesh_of(*tasks: Task, services: tuple[Service, ...] = (WEB,), **changes: Any) -> MeshState:
+    mesh = MeshState(
+        1,
+        NODES,
+        {"net0": INGRESS, "net1": NET},
+        {s.id: s for s in services},
+        {t.id: t for t in tasks},
+    )
+    return msgspec.structs.replace(mesh, **changes)
+
+
+def local_of(*tasks: LocalTask, attachments: tuple[Attachment, ...] = (VETH, NIC)) -> LocalView:
+    return LocalView(
+        "n1",
+        "192.0.2.11",
+        "eth0",
+        frozenset({"192.0.2.11", "172.18.0.1"}),
+        {t.id: t for t in tasks},
+        frozenset(attachments),
+    )
+
+
+def container(
+    number: int, state: BackendState = READY, gateway: Gateway | None = GATEWAY
+) -> LocalTask:
+    return LocalTask(
+        f"t{number}", f"c{number}", state, gateway, {f"10.0.1.{number}": "02:42:ff:00:00:01"}
+    )
+
+
+MESH = mesh_of(task(3, "n1"), task(4, "n2"))
+LOCAL = local_of(container(3))
+
+
+def on(vni: int, *numbers: int) -> tuple[BackendKey, ...]:
+    return tuple(BackendKey(f"t{number}", vni) for number in numbers)
+
+
+def test_a_vip_service_that_publishes_ports() -> None:
+    desired = desired_state(MESH, LOCAL)
+    tcp = FrontendKey(0, "0.0.0.0", 8080, Protocol.TCP)
+    udp = FrontendKey(0, "0.0.0.0", 53, Protocol.UDP)
+    vip = FrontendKey(4097, "10.0.1.2")
+    direct = [FrontendKey(4097, address) for address in ("10.0.1.3", "10.0.1.4")]
+    assert desired.frontends == {
+        tcp: Frontend(tcp, FrontendKind.PORT, ON_INGRESS, 80),
+        udp: Frontend(udp, FrontendKind.PORT, ON_INGRESS, 5353),
+        vip: Frontend(vip, FrontendKind.VIP, ON_NET),
+        **{key: Frontend(key, FrontendKind.DIRECT) for key in direct},
+    }
+    assert desired.pools == {
+        ON_INGRESS: Pool(ON_INGRESS, on(4096, 3, 4)),
+        ON_NET: Pool(ON_NET, on(4097, 3, 4)),
+    }
+    assert desired.backends.keys() == {*on(4096, 3, 4), *on(4097, 3, 4)}
+    assert desired.nodes == {"192.0.2.11", "192.0.2.12"}
+    assert desired.addresses == LOCAL.addresses
+    assert desired.attachments == LOCAL.attachments
+
+
+def test_backends_tell_the_way() -> None:
+    backends = desired_state(MESH, LOCAL).backends
+    mine, mine_inside, other = (backends[key] for key in (*on(4096, 3), *on(4097, 3), *on(4096, 4)))
+    assert (mine.gateway, mine_inside.gateway, other.gateway) == (GATEWAY, None, None)
+    assert (mine.vtep, other.vtep) == ("192.0.2.11", "192.0.2.12")
+    assert mine_inside.mac == "02:42:ff:00:00:01"
+    assert (mine.mac, other.mac) == ("02:42:0a:00:00:03", "02:42:0a:00:00:04")
+    assert (mine.pool, mine_inside.pool) == (ON_INGRESS, ON_NET)
+    assert mine.address == "10.0.0.3"
+
+
+def test_mac_of() -> None:
+    assert mac_of("10.0.255.16") == "02:42:0a:00:ff:10"
+
+
+def test_networks_without_an_attachment_here_take_no_room() -> None:
+    desired = desired_state(MESH, local_of(container(3), attachments=(NIC,)))
+    assert {f.kind for f in desired.frontends.values()} == {FrontendKind.PORT}
+    assert desired.pools.keys() == {ON_INGRESS}
+    assert {key.vni for key in desired.backends} == {4096}
+
+
+def test_the_ingress_network_has_no_direct_frontends() -> None:
+    inside = Attachment("overlay", "/ns/1-net0", 6, "veth1", 4096)
+    desired = desired_state(MESH, local_of(container(3), attachments=(VETH, inside)))
+    assert {key.vni for key in desired.frontends} == {0, 4097}
+
+
+def test_a_dnsrr_service_gets_nothing() -> None:
+    dnsrr = msgspec.structs.replace(WEB, mode=EndpointMode.DNSRR)
+    mesh = mesh_of(task(3, "n1"), services=(dnsrr,))
+    desired = desired_state(mesh, LOCAL)
+    assert (desired.frontends, desired.pools, desired.backends) == ({}, {}, {})
+    assert notes(mesh, LOCAL) == ()
+
+
+def test_an_encrypted_ingress_is_left_to_docker() -> None:
+    encrypted = msgspec.structs.replace(INGRESS, encrypted=True)
+    mesh = msgspec.structs.replace(MESH, networks={"net0": encrypted, "net1": NET})
+    desired = desired_state(mesh, LOCAL)
+    assert desired.pools.keys() == {ON_NET}
+    assert FrontendKind.PORT not in {f.kind for f in desired.frontends.values()}
+    (note,) = notes(mesh, LOCAL)
+    assert (note.severity, note.subject) == (Severity.WARNING, "ingress")
+    assert "encrypted" in note.text
+
+
+def test_without_an_ingress_network_ports_are_not_served() -> None:
+    mesh = msgspec.structs.replace(MESH, networks={"net1": NET})
+    assert desired_state(mesh, LOCAL).pools.keys() == {ON_NET}
+    (note,) = notes(mesh, LOCAL)
+    assert note.severity is Severity.ERROR
+
+
+def test_an_encrypted_overlay_is_served() -> None:
+    encrypted = msgspec.structs.replace(NET, encrypted=True)
+    mesh = msgspec.structs.replace(MESH, networks={"net0": INGRESS, "net1": encrypted})
+    assert ON_NET in desired_state(mesh, LOCAL).pools
+
+
+def test_a_network_that_is_not_known_yet_is_passed_over() -> None:
+    mesh = msgspec.structs.replace(MESH, networks={"net0": INGRESS})
+    assert desired_state(mesh, LOCAL).pools.keys() == {ON_INGRESS}
+
+
+@pytest.mark.parametrize(
+    ("swarm", "here", "result"),
+    [
+        (READY, READY, READY),
+        (READY, DRAINING, DRAINING),
+        (READY, GONE, GONE),
+        (DRAINING, READY, DRAINING),
+        (DRAINING, GONE, GONE),
+        (GONE, READY, GONE),
+    ],
+)
+def test_the_worse_state_counts(
+    swarm: BackendState, here: BackendState, result: BackendState
+) -> None:
+    desired = desired_state(mesh_of(task(3, "n1", swarm)), local_of(container(3, here)))
+    for vni in (4096, 4097):
+        assert desired.backends[BackendKey("t3", vni)].state is result
+        ready = desired.pools[PoolKey("web", vni)].ready
+        assert ready == (on(vni, 3) if result is READY else ())
+
+
+def test_a_task_of_this_node_without_a_container_is_gone_if_all_are_known() -> None:
+    desired = desired_state(MESH, local_of())
+    assert desired.backends[BackendKey("t3", 4097)].state is GONE
+    assert desired.backends[BackendKey("t4", 4097)].state is READY
+    assert desired.pools[ON_NET].ready == on(4097, 4)
+    partial = desired_state(MESH, local_of(), whole=False)
+    assert partial.backends[BackendKey("t3", 4097)].state is READY
+    assert partial.pools[ON_NET].ready == on(4097, 3, 4)
+    assert partial.pools[ON_INGRESS].ready == on(4096, 4)
+
+
+def test_a_container_says_nothing_of_a_task_on_another_node() -> None:
+    desired = desired_state(MESH, local_of(container(3), container(4, GONE)))
+    assert desired.backends[BackendKey("t4", 4096)].state is READY
+    assert desired.backends[BackendKey("t4", 4096)].gateway is None
+
+
+def test_without_a_gateway_no_published_port_reaches_the_task() -> None:
+    local = local_of(container(3, gateway=None))
+    desired = desired_state(MESH, local)
+    assert desired.pools[ON_INGRESS].ready == on(4096, 4)
+    assert desired.pools[ON_NET].ready == on(4097, 3, 4)
+    assert desired.backends[BackendKey("t3", 4096)].state is READY
+    (note,) = notes(MESH, local)
+    assert (note.severity, note.subject) == (Severity.WARNING, "shop_web")
+    assert "t3" in note.text
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_without_a_vtep_no_published_port_reaches_the_node(known: bool) -> None:
+    nodes = {"n1": NODES["n1"]}
+    if known:
+        nodes["n2"] = msgspec.structs.replace(NODES["n2"], vtep="")
+    mesh = mesh_of(task(3, "n1"), task(4, "n2"), task(5, "n2"), nodes=nodes)
+    desired = desired_state(mesh, LOCAL)
+    assert desired.pools[ON_INGRESS].ready == on(4096, 3)
+    assert desired.pools[ON_NET].ready == on(4097, 3, 4, 5)
+    assert desired.nodes == {"192.0.2.11"}
+    (note,) = notes(mesh, LOCAL)
+    assert note.subject == ("host-n2" if known else "n2")
+    assert "2 task(s)" in note.text
+
+
+def test_tasks_on_a_node_that_is_down_are_there_but_not_ready() -> None:
+    nodes = {**NODES, "n2": msgspec.structs.replace(NODES["n2"], up=False)}
+    desired = desired_state(msgspec.structs.replace(MESH, nodes=nodes), LOCAL)
+    assert desired.pools[ON_INGRESS].ready == on(4096, 3)
+    assert desired.pools[ON_NET].ready == on(4097, 3)
+    assert BackendKey("t4", 4096) in desired.backends
+    assert "192.0.2.12" in desired.nodes
+
+
+def test_this_node_is_up_whatever_the_swarm_says() -> None:
+    nodes = {**NODES, "n1": msgspec.structs.replace(NODES["n1"], up=False, vtep="")}
+    desired = desired_state(msgspec.structs.replace(MESH, nodes=nodes), LOCAL)
+    assert desired.pools[ON_INGRESS].ready == on(4096, 3, 4)
+    assert "192.0.2.11" in desired.nodes
+
+
+def test_the_lowest_service_id_gets_a_port_that_two_publish() -> None:
+    other = Service("aaa", "first", EndpointMode.VIP, {}, (Port(Protocol.TCP, 8080, 1234),))
+    mesh = mesh_of(task(3, "n1"), services=(WEB, other))
+    frontend = desired_state(mesh, LOCAL).frontends[
+        FrontendKey(0, port=8080, protocol=Protocol.TCP)
+    ]
+    assert (frontend.pool, frontend.target_port) == (PoolKey("aaa", 4096), 1234)
+    (note,) = notes(mesh, LOCAL)
+    assert (note.severity, note.subject) == (Severity.ERROR, "shop_web")
+    assert "8080/tcp" in note.text
+    assert "first" in note.text
+
+
+def test_one_port_of_two_protocols_is_no_conflict() -> None:
+    other = Service("aaa", "first", EndpointMode.VIP, {}, (Port(Protocol.UDP, 8080, 1234),))
+    assert notes(mesh_of(task(3, "n1"), services=(WEB, other)), LOCAL) == ()
+
+
+def test_a_vip_that_was_a_backends_address_stays_a_vip() -> None:
+    stale = msgspec.structs.replace(task(3, "n1"), addresses={"net1": "10.0.1.2"})
+    desired = desired_state(mesh_of(stale), LOCAL)
+    assert desired.frontends[FrontendKey(4097, "10.0.1.2")].kind is FrontendKind.VIP
+
+
+def test_a_service_without_tasks_has_frontends_and_empty_pools() -> None:
+    desired = desired_state(mesh_of(), LOCAL)
+    assert len(desired.frontends) == 3
+    assert all(pool.ready == () for pool in desired.pools.values())
+
+
+def test_a_task_without_an_address_on_the_network_is_no_backend_there() -> None:
+    inside = msgspec.structs.replace(task(4, "n2"), addresses={"net1": "10.0.1.4"})
+    desired = desired_state(mesh_of(inside), LOCAL)
+    assert desired.backends.keys() == set(on(4097, 4))
+    assert notes(mesh_of(inside), LOCAL) == ()
+
+
+def test_nothing_known_is_nothing_desired() -> None:
+    desired = desired_state(MeshState(), local_of())
+    assert (desired.frontends, desired.pools, desired.backends) == ({}, {}, {})
+    assert notes(MeshState(), local_of()) == ()
+
+
+@given(st.permutations([task(n, "n1" if n % 2 else "n2") for n in range(3, 13)]))
+def test_order_of_arrival_does_not_matter(tasks: list[Task]) -> None:
+    desired = desired_state(mesh_of(*tasks), LOCAL, whole=False)
+    assert desired == desired_state(mesh_of(*sorted(tasks, key=lambda t: t.id)), LOCAL, whole=False)
+    assert list(desired.pools[ON_NET].ready) == sorted(desired.pools[ON_NET].ready)
+
+
+def test_a_large_swarm_takes_no_noticeable_time() -> None:
+    """1,000 services, 10,000 tasks: about 0.1 s where this was written."""
+    services = tuple(
+        Service(
+            f"s{i:04d}",
+            f"s{i}",
+            EndpointMode.VIP,
+            {"net1": f"10.1.{i // 250}.{i % 250}"},
+            (Port(Protocol.TCP, 10000 + i, 80),),
+        )
+        for i in range(1000)
+    )
+    tasks = [
+        Task(
+            f"t{i:05d}",
+            f"s{i % 1000:04d}",
+            "n2",
+            READY,
+            {"net0": f"10.2.{i // 250}.{i % 250}", "net1": f"10.3.{i // 250}.{i % 250}"},
+        )
+        for i in range(10000)
+    ]
+    mesh = mesh_of(*tasks, services=services)
+    began = time.perf_counter()
+    desired = desired_state(mesh, LOCAL)
+    took_s = time.perf_counter() - began
+    assert len(desired.backends) == 20000
+    assert took_s < 2, "the work must not grow with services x tasks"
