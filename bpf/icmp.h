@@ -29,14 +29,24 @@ static __always_inline void swap_addresses(struct ethhdr *eth, struct iphdr *ip)
 	docker_mac(eth->h_source, ip->saddr);
 }
 
-/* Adds one to a 16-bit word's checksum complement; RFC 1624, equation 3, for a word that falls
- * by `by` (both in network byte order's sense of the sum).
- */
-static __always_inline __sum16 checksum_lowered(__sum16 check, __be16 by)
+/* The checksum after one of the words that it covers was replaced. RFC 1624, equation 3. */
+static __always_inline __sum16 checksum_replaced(__sum16 check, __be16 from, __be16 to)
 {
-	__u32 sum = (__u32)check + by;
+	__u32 sum = (__u16)~check + (__u16)~from + to;
 
-	return (__sum16)((sum & 0xffff) + (sum >> 16));
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (__sum16)~sum;
+}
+
+/* The answer begins a way of its own, whatever was left of the request's. */
+static __always_inline void renew_ttl(struct iphdr *ip)
+{
+	__be16 *ttl_and_protocol = (__be16 *)&ip->ttl;
+	__be16 old = *ttl_and_protocol;
+
+	ip->ttl = ECHO_TTL;
+	ip->check = checksum_replaced(ip->check, old, *ttl_and_protocol);
 }
 
 /* For a packet that parse_ipv4 found to be HANDBACK_other_protocol. */
@@ -59,9 +69,9 @@ static __always_inline int vip_icmp(struct __sk_buff *skb, const struct packet *
 		return leave(HANDBACK_other_protocol, TC_ACT_UNSPEC);
 
 	swap_addresses(data, ip);
-	ip->check = checksum_lowered(ip->check, bpf_htons((__u16)(ip->ttl - ECHO_TTL) << 8));
+	renew_ttl(ip);
 	icmp->type = ICMP_ECHO_REPLY;
-	icmp->checksum = checksum_lowered(icmp->checksum, bpf_htons(ICMP_ECHO << 8));
+	icmp->checksum = checksum_replaced(icmp->checksum, bpf_htons(ICMP_ECHO << 8), 0);
 	return bpf_redirect(skb->ifindex, 0);
 }
 
