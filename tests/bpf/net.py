@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The addresses that the tests speak of, and packets between them.
+
+An endpoint is written ``address:port``. Lengths and checksums are scapy's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.l2 import ARP, Ether
+from scapy.layers.sctp import SCTP, SCTPChunkData
+from scapy.layers.vxlan import VXLAN
+from scapy.packet import Packet, Raw
+
+# The underlay.
+NODE_A, NODE_A_MAC = "192.0.2.11", "02:00:00:00:00:0b"
+NODE_B, NODE_B_MAC = "192.0.2.12", "02:00:00:00:00:0c"
+NODE_C, NODE_C_MAC = "192.0.2.13", "02:00:00:00:00:0d"
+CLIENT, CLIENT_MAC = "192.0.2.100", "02:00:00:00:00:64"
+STRANGER = "192.0.2.66"
+MESH_VNI = 15461121
+
+# An overlay network.
+VNI, OTHER_VNI = 4097, 4098
+VIP = "10.0.1.2"
+ALICE = "10.0.1.3"  # a client
+WEB_1, WEB_2, WEB_3 = "10.0.1.5", "10.0.1.6", "10.0.1.7"  # the VIP's backends
+
+# Tasks that publish a port: on the ingress network, and on their node's docker_gwbridge.
+HERE, HERE_GATEWAY = "10.0.0.5", "172.18.0.5"
+HERE_TOO, HERE_TOO_GATEWAY = "10.0.0.8", "172.18.0.8"
+THERE = "10.0.0.6"
+
+PUBLISHED, TARGET = 8080, 80
+
+MTU_MSS = 1460
+TUNNEL_MSS = 1500 - 50 - 40
+
+Macs = tuple[str, str]  # source, destination
+
+FROM_CLIENT: Macs = (CLIENT_MAC, NODE_A_MAC)
+
+
+def docker_mac(address: str) -> str:
+    """The MAC that Docker gives an endpoint."""
+    return "02:42:" + ":".join(f"{int(byte):02x}" for byte in address.split("."))
+
+
+def split(endpoint: str) -> tuple[str, int]:
+    address, _, port = endpoint.partition(":")
+    return address, int(port)
+
+
+def between(source: str, destination: str) -> Macs:
+    """The MACs of two Docker endpoints."""
+    return docker_mac(source), docker_mac(destination)
+
+
+def _frame(src: str, dst: str, macs: Macs | None, layer: Packet, ip: dict[str, Any]) -> Packet:
+    source, destination = macs or between(src, dst)
+    return Ether(src=source, dst=destination) / IP(src=src, dst=dst, **ip) / layer
+
+
+def tcp(
+    source: str,
+    destination: str,
+    flags: str = "S",
+    *,
+    macs: Macs | None = None,
+    options: list[Any] | None = None,
+    payload: bytes = b"",
+    **ip: Any,
+) -> Packet:
+    (src, sport), (dst, dport) = split(source), split(destination)
+    segment = TCP(sport=sport, dport=dport, flags=flags, seq=1000, options=options or [])
+    return _frame(src, dst, macs, segment / Raw(payload) if payload else segment, ip)
+
+
+def udp(
+    source: str,
+    destination: str,
+    *,
+    macs: Macs | None = None,
+    payload: bytes = b"question",
+    checksum: int | None = None,
+    **ip: Any,
+) -> Packet:
+    (src, sport), (dst, dport) = split(source), split(destination)
+    datagram = UDP(sport=sport, dport=dport, chksum=checksum) / Raw(payload)
+    return _frame(src, dst, macs, datagram, ip)
+
+
+def sctp(
+    source: str, destination: str, *, macs: Macs | None = None, payload: bytes = b"data", **ip: Any
+) -> Packet:
+    (src, sport), (dst, dport) = split(source), split(destination)
+    chunk = SCTP(sport=sport, dport=dport, tag=7) / SCTPChunkData(data=payload)
+    return _frame(src, dst, macs, chunk, ip)
+
+
+def echo(src: str, dst: str, *, macs: Macs | None = None, reply: bool = False, **ip: Any) -> Packet:
+    message = ICMP(type=0 if reply else 8, id=77, seq=3) / Raw(b"abcdefgh")
+    return _frame(src, dst, macs, message, ip)
+
+
+def arp_request(sender: str, target: str) -> Packet:
+    mac = docker_mac(sender)
+    return Ether(src=mac, dst="ff:ff:ff:ff:ff:ff") / ARP(
+        op="who-has", hwsrc=mac, psrc=sender, hwdst="00:00:00:00:00:00", pdst=target
+    )
+
+
+def arp_reply(sender: str, target: str) -> Packet:
+    return Ether(src=docker_mac(sender), dst=docker_mac(target)) / ARP(
+        op="is-at",
+        hwsrc=docker_mac(sender),
+        psrc=sender,
+        hwdst=docker_mac(target),
+        pdst=target,
+    )
+
+
+def wrapped(
+    packet: Packet,
+    route: tuple[str, str],
+    inner: tuple[str, str],
+    source_port: int,
+    macs: Macs = (NODE_A_MAC, NODE_B_MAC),
+    vni: int = MESH_VNI,
+    **ip: Any,
+) -> Packet:
+    """`packet`, its Ethernet header replaced, in the tunnel; `inner` is (entry node, to)."""
+    outer = {"src": route[0], "dst": route[1], "id": 0, "flags": "DF", "ttl": 64, **ip}
+    entry, to = inner
+    frame: Packet = Ether(src=macs[0], dst=macs[1]) / IP(**outer)
+    frame = frame / UDP(sport=source_port, dport=4789, chksum=0) / VXLAN(flags=8, vni=vni)
+    return frame / Ether(src=docker_mac(entry), dst=docker_mac(to)) / packet[IP].copy()
+
+
+_MASK = (1 << 64) - 1
+
+
+def flow_hash(packet: Packet) -> int:
+    """The hash by which every node balances: of client, ports and protocol."""
+    ip = packet[IP]
+    sport, dport = int(ip.payload.sport), int(ip.payload.dport)
+    client = int.from_bytes(bytes(map(int, str(ip.src).split("."))), "big") << 32
+    x = (client | sport << 16 | dport) + int(ip.proto) * 0x9E3779B97F4A7C15 & _MASK
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+    x = (x ^ x >> 27) * 0x94D049BB133111EB & _MASK
+    return (x ^ x >> 31) >> 32
+
+
+def tunnel_port(packet: Packet) -> int:
+    """The outer source port of a packet's tunnel."""
+    return 0xC000 | flow_hash(Ether(bytes(packet))) & 0x3FFF

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an agent writes into the maps, and what the programs leave there."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ebpfmesh.datapath.loader import Module
+from ebpfmesh.datapath.source import reasons as reason_names
+from ebpfmesh.datapath.source import source_dir
+
+from .net import NODE_A, NODE_B, docker_mac
+from .prog_run import array_of_one
+
+TABLE_SIZE = 1021
+READY, DRAINING, GONE = 1, 2, 3
+_VIP, _PORT, _DIRECT = 1, 2, 3
+_COUNTED = 64  # ids that a test may use
+_HASHES = (
+    "frontends",
+    "nodes",
+    "addresses",
+    "local_backends",
+    "flows",
+    "replies",
+    "entries",
+)
+_COUNTERS = ("frontend_counters", "backend_counters", "entry_counters")
+
+SECOND = 10**9
+
+
+class FlowKey(NamedTuple):
+    src: str
+    sport: int
+    dst: str
+    dport: int
+    protocol: int
+    vni: int
+
+
+class Counter(NamedTuple):
+    """Packets and bytes to the backend and to the client, and new flows."""
+
+    to_backend: tuple[int, int] = (0, 0)
+    to_client: tuple[int, int] = (0, 0)
+    connections: int = 0
+
+
+@dataclass(frozen=True)
+class Task:
+    """A backend to be: where it is, and if that is this node, its docker_gwbridge endpoint."""
+
+    address: str
+    vtep: str = NODE_A
+    gateway: str = ""
+    ifindex: int = 0
+
+
+def remote(address: str, vtep: str = NODE_B) -> Task:
+    return Task(address, vtep)
+
+
+def be32(address: str) -> int:
+    return int(struct.unpack("=I", socket.inet_aton(address))[0])
+
+
+def dotted(value: int) -> str:
+    return socket.inet_ntoa(struct.pack("=I", value))
+
+
+def _mac_bytes(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))
+
+
+class Service:
+    """A frontend and its pool."""
+
+    def __init__(self, world: World, frontend: int, vni: int) -> None:
+        self._world = world
+        self.frontend = frontend
+        self.pool = frontend
+        self._vni = vni
+        self.ids: dict[str, int] = {}
+
+    def backends(self, *tasks: Task | str) -> Service:
+        """Adds these, ready, and makes a table of all."""
+        for task in tasks:
+            known = task if isinstance(task, Task) else Task(task)
+            self.ids[known.address] = self._world.add_backend(known, self.pool, self._vni)
+        return self.choose(*self.ids)
+
+    def choose(self, *addresses: str) -> Service:
+        """A new table: only these backends get new flows."""
+        self._world.swap_table(self.pool, [self.ids[address] for address in addresses])
+        return self
+
+    def state(self, address: str, state: int) -> Service:
+        self._world.set_backend(self.ids[address], state=state)
+        return self
+
+
+class World:
+    """The maps of one node."""
+
+    def __init__(self, module: Module) -> None:
+        self._module = module
+        self._next_frontend = self._next_backend = 1
+        self._tables: set[int] = set()
+        self._reasons = reason_names(source_dir())
+
+    def table(self, name: str) -> Any:
+        return self._module.table(name)
+
+    # --- written by the agent
+
+    def clear(self) -> None:
+        """Empties every map."""
+        for name in _HASHES:
+            self.table(name).clear()
+        for pool in self._tables:
+            del self.table("maglev")[self._key("maglev", pool)]
+        self._tables.clear()
+        for name in ("backends", "pools"):
+            for index in range(self._next_backend):
+                self._put(name, index, self.table(name).Leaf())
+        for name in _COUNTERS:
+            self._zero(name, _COUNTED)
+        self._zero("reasons", max(self._reasons) + 1)
+        self._next_frontend = self._next_backend = 1
+
+    def node(self, *vteps: str) -> None:
+        for vtep in vteps:
+            self._put("nodes", be32(vtep), self.table("nodes").Leaf())
+
+    def addresses(self, *addresses: str) -> None:
+        for address in addresses:
+            self._put("addresses", be32(address), 1)
+
+    def vip(self, address: str, vni: int) -> Service:
+        return Service(self, self._frontend(_VIP, vni=vni, address=be32(address)), vni)
+
+    def port(self, published: int, target: int, protocol: int = socket.IPPROTO_TCP) -> Service:
+        where = {"port": socket.htons(published), "protocol": protocol}
+        return Service(self, self._frontend(_PORT, target=target, **where), 0)
+
+    def direct(self, address: str, vni: int) -> None:
+        """Marks a backend's own address, as the agent does for every backend of a VIP."""
+        self._frontend(_DIRECT, vni=vni, address=be32(address))
+
+    def add_backend(self, task: Task, pool: int, vni: int) -> int:
+        backend = self._next_backend
+        self._next_backend += 1
+        self.set_backend(
+            backend,
+            address=be32(task.address),
+            vni=vni,
+            vtep=be32(task.vtep),
+            pool=pool,
+            state=READY,
+            mac=docker_mac(task.address),
+        )
+        if task.gateway:
+            self.set_backend(
+                backend,
+                gateway_address=be32(task.gateway),
+                gateway_mac=docker_mac(task.gateway),
+                gateway_ifindex=task.ifindex,
+            )
+            self._put("local_backends", be32(task.address), backend)
+        if vni:
+            self.direct(task.address, vni)
+        return backend
+
+    def set_backend(self, backend: int, **fields: Any) -> None:
+        leaf = self.table("backends")[self._key("backends", backend)]
+        for name, value in fields.items():
+            if name.endswith("mac"):
+                getattr(leaf, name)[:] = _mac_bytes(value)
+            else:
+                setattr(leaf, name, value)
+        self._put("backends", backend, leaf)
+
+    def swap_table(self, pool: int, backends: list[int]) -> None:
+        slots = [backends[i % len(backends)] if backends else 0 for i in range(TABLE_SIZE)]
+        fd = array_of_one(struct.pack(f"={TABLE_SIZE}I", *slots))
+        self._put("maglev", pool, fd)
+        os.close(fd)
+        self._tables.add(pool)
+
+    def _frontend(self, kind: int, target: int = 0, **where: int) -> int:
+        table = self.table("frontends")
+        number = 0 if kind == _DIRECT else self._next_frontend
+        self._next_frontend += number > 0
+        leaf = table.Leaf(id=number, pool=number, kind=kind, target_port=socket.htons(target))
+        table[table.Key(**where)] = leaf
+        return number
+
+    def _key(self, name: str, value: int) -> Any:
+        return self.table(name).Key(value)
+
+    def _put(self, name: str, key: int, value: Any) -> None:
+        table = self.table(name)
+        table[table.Key(key)] = table.Leaf(value) if isinstance(value, int) else value
+
+    def _zero(self, name: str, count: int) -> None:
+        table = self.table(name)
+        empty = type(table[table.Key(0)])()
+        for index in range(count):
+            table[table.Key(index)] = empty
+
+    # --- written by the programs
+
+    def reasons(self) -> dict[str, int]:
+        """Reason -> how often, without those that never were."""
+        table = self.table("reasons")
+        counts = {
+            f"{kind}_{name}": sum(table[table.Key(index)])
+            for index, (kind, name) in self._reasons.items()
+        }
+        return {name: count for name, count in counts.items() if count}
+
+    def counter(self, name: str, key: int) -> Counter:
+        table = self.table(f"{name}_counters")
+        cpus = list(table[table.Key(key)])
+        packets, volume = (
+            [sum(getattr(cpu, field)[way] for cpu in cpus) for way in (0, 1)]
+            for field in ("packets", "bytes")
+        )
+        connections = sum(cpu.connections for cpu in cpus)
+        return Counter((packets[0], volume[0]), (packets[1], volume[1]), connections)
+
+    def flows(self, name: str = "flows") -> dict[FlowKey, Any]:
+        """The entries of a flow map: `flows`, `replies` or `entries`."""
+        return {_flow_key(key): leaf for key, leaf in self.table(name).items()}
+
+    def backend_of(self, name: str = "entries") -> int:
+        """The backend of the one flow that there is."""
+        (leaf,) = self.flows(name).values()
+        return int(leaf.backend)
+
+    def age(self, name: str, seconds: float) -> None:
+        """Makes all entries of a flow map that much older."""
+        table = self.table(name)
+        for key, leaf in list(table.items()):
+            leaf.seen_ns = max(0, leaf.seen_ns - int(seconds * SECOND))
+            table[key] = leaf
+
+    def forget(self, name: str) -> None:
+        """Empties a flow map, as the LRU may do."""
+        self.table(name).clear()
+
+    def translations(self, name: str = "flows") -> Iterator[tuple[str, str]]:
+        """From what to what each entry rewrites, as text."""
+        for key, leaf in self.flows(name).items():
+            yield _text(key), _text(_tuple_of(leaf.to))
+
+
+def _tuple_of(t: Any) -> FlowKey:
+    ports = socket.ntohs(t.sport), socket.ntohs(t.dport)
+    return FlowKey(dotted(t.saddr), ports[0], dotted(t.daddr), ports[1], 0, 0)
+
+
+def _flow_key(key: Any) -> FlowKey:
+    return _tuple_of(key.t)._replace(protocol=key.protocol, vni=key.vni)
+
+
+def _text(key: FlowKey) -> str:
+    return f"{key.src}:{key.sport} > {key.dst}:{key.dport}"
+
+
+def kernel_clock_ns() -> int:
+    """The clock of the programs' time stamps."""
+    return time.clock_gettime_ns(6)  # CLOCK_MONOTONIC_COARSE
+
+
+def bpf_source() -> Path:
+    return source_dir()
