@@ -39,7 +39,9 @@ def _refuse_second(paths: LabPaths) -> None:
     record = Record.load(paths.record)
     if record is None:
         return
-    if record.state.phase is Phase.UP:
+    if record.state.boot_id != boot_id():
+        what = "a lab of an earlier boot has left files"
+    elif record.state.phase is Phase.UP:
         what = f"a lab is up already ({', '.join(record.state.nodes)})"
     elif is_alive(record.state.maker):
         what = f"process {record.state.maker.pid} is just bringing a lab up"
@@ -80,7 +82,7 @@ class _Builder:
         self._record.update(phase=Phase.UP)
 
     def _lay_network(self) -> None:
-        self._progress(f"network of {len(self._nodes)} nodes and a client")
+        self._progress("laying the network")
         topology.set_forwarding("1")
         names = plan.namespaces(self._nodes)
         self._record.update(inodes=topology.create_namespaces(names))

@@ -95,7 +95,11 @@ def status(
     raise typer.Exit(EXIT_NO_LAB if lab is None else 0)
 
 
-@app.command("exec", context_settings={"ignore_unknown_options": True})
+@app.command(
+    "exec",
+    # Whatever follows the node's name is the command's, even if it looks like an option.
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
 def execute(
     where: Annotated[str, typer.Argument(metavar="NODE", help="node1.., client or lan")],
     command: Annotated[list[str], typer.Argument(metavar="-- CMD...")],

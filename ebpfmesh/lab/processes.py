@@ -9,7 +9,8 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ebpfmesh.lab.errors import LabError
@@ -116,30 +117,32 @@ def spawn(argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None) 
 
 def run(command: Sequence[str], *, stdin: str | None = None, timeout_s: float = 60) -> str:
     """Run one command of the lab's own and return what it printed; its failure is the lab's."""
-    return _finish(_start(command), command, timeout_s, stdin)
+    with _started(command) as process:
+        return _finish(process, command, timeout_s, stdin)
 
 
 def run_all(commands: Sequence[Sequence[str]], timeout_s: float = 60) -> list[str]:
     """Run commands side by side; what each printed. The first failure ends the others."""
-    running = [_start(command) for command in commands]
-    try:
-        pairs = zip(running, commands, strict=True)
+    with ExitStack() as running:
+        started = [running.enter_context(_started(command)) for command in commands]
+        pairs = zip(started, commands, strict=True)
         return [_finish(process, command, timeout_s) for process, command in pairs]
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
 
 
-def _start(command: Sequence[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextmanager
+def _started(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def _finish(
@@ -151,7 +154,6 @@ def _finish(
     try:
         output, errors = process.communicate(stdin, timeout_s)
     except subprocess.TimeoutExpired as error:
-        process.kill()
         raise LabError(f"`{shlex.join(command)}` took longer than {timeout_s:g} s") from error
     if process.returncode != 0:
         raise LabError(f"`{shlex.join(command)}` failed: {(errors or output).strip()}")

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+
+from ebpfmesh.lab.errors import LabError
+from ebpfmesh.lab.plan import LAN, MAX_NODES, Role, namespaces, on_lan, plan_nodes
+
+
+def test_managers_come_first() -> None:
+    nodes = plan_nodes(3, 2)
+    assert [(node.name, node.address, node.role) for node in nodes] == [
+        ("node1", "192.0.2.11", Role.MANAGER),
+        ("node2", "192.0.2.12", Role.MANAGER),
+        ("node3", "192.0.2.13", Role.WORKER),
+    ]
+
+
+def test_the_largest_lab_shares_no_address() -> None:
+    nodes = plan_nodes(MAX_NODES, 1)
+    assert len({node.address for node in nodes}) == MAX_NODES
+    assert not any(a.local_pool.overlaps(b.local_pool) for a, b in combinations(nodes, 2))
+    assert not any(node.local_pool.overlaps(LAN) for node in nodes)
+
+
+def test_no_node_takes_dockers_default_bridge() -> None:
+    assert str(plan_nodes(1, 1)[0].local_pool) == "172.16.16.0/20"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "managers"), [(0, 0), (0, 1), (MAX_NODES + 1, 1), (3, 0), (3, 4)]
+)
+def test_impossible_labs_are_refused(nodes: int, managers: int) -> None:
+    with pytest.raises(LabError):
+        plan_nodes(nodes, managers)
+
+
+def test_namespaces_are_nodes_client_and_lan() -> None:
+    assert namespaces(plan_nodes(2, 1)) == ("node1", "node2", "client", "lan")
+
+
+def test_an_address_on_the_lan_has_its_prefix() -> None:
+    assert on_lan("192.0.2.11") == "192.0.2.11/24"
+    with pytest.raises(ValueError, match="192"):
+        on_lan("192.0.2.300")
