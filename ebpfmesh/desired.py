@@ -116,7 +116,7 @@ class _Assembly:
     def _add_vips(self, service: Service) -> None:
         for network_id, vip in service.vips.items():
             network = self.mesh.networks.get(network_id)
-            if network is None or network.ingress or network.vni not in self.attached:
+            if network is None or network.vni not in self.attached:
                 continue
             pool = self._add_pool(service, network)
             key = FrontendKey(network.vni, vip)

@@ -226,6 +226,7 @@ def test_without_a_gateway_no_published_port_reaches_the_task() -> None:
     assert desired.pools[ON_INGRESS].ready == on(4096, 4)
     assert desired.pools[ON_NET].ready == on(4097, 3, 4)
     assert desired.backends[BackendKey("t3", 4096)].state is READY
+    assert notes(mesh_of(task(3, "n1", DRAINING)), local) == ()
     (note,) = notes(MESH, local)
     assert (note.severity, note.subject) == (Severity.WARNING, "shop_web")
     assert "t3" in note.text

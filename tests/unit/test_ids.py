@@ -45,6 +45,7 @@ def test_a_key_that_comes_back_gets_the_id_it_had() -> None:
     ids.release("b", 50)
     assert ids.rested(60) == {"a"}
     assert ids.allocate("b", 200) == 2
+    assert ids.rested(200) == {"a"}
 
 
 def test_releasing_twice_does_not_prolong_the_rest() -> None:

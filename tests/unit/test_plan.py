@@ -22,7 +22,7 @@ from ebpfmesh.model import (
     PoolKey,
     Protocol,
 )
-from ebpfmesh.plan import Actual, Operation, applied, plan
+from ebpfmesh.plan import Actual, Operation, applied, laid_over, plan
 
 ORDER = [
     ops.PutNode,
@@ -179,6 +179,7 @@ def test_a_partial_snapshot_removes_nothing(first: Desired, second: Desired) -> 
         assert getattr(after, name).keys() >= getattr(before, name).keys()
     for name in ("nodes", "addresses", "attachments"):
         assert getattr(after, name) >= getattr(before, name)
+        assert getattr(laid_over(second, before), name) == getattr(after, name)
     for key, pool in before.pools.items():
         assert set(pool.ready) - set(after.pools[key].ready) <= second.backends.keys()
 
