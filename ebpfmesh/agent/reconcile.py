@@ -159,6 +159,8 @@ class Reconciler:
     def _(self, operation: PutBackend) -> None:
         backend = operation.backend
         number = self.ids.backends.allocate(backend.key, self._now_s())
+        if backend.key not in self.actual.backends and backend.key not in self.actual.retired:
+            self.maps.clear_backend_counters(number)
         self.maps.put_backend(backend, number, self._pool_id(backend.pool))
         self._log_state(self.actual.backends.get(backend.key), backend)
 

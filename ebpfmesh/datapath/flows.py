@@ -29,13 +29,13 @@ def entries(module: Module, name: str) -> Iterator[tuple[NDArray[Any], NDArray[A
     """
     table = module.table(name)
     keys, values = (table.Key * _BATCH)(), (table.Leaf * _BATCH)()
-    cursor = ctypes.create_string_buffer(max(ctypes.sizeof(table.Key), 4))
+    cursor = ctypes.c_uint32()  # the kernel's bucket index
     count, first = ctypes.c_uint32(_BATCH), True
     while True:
         count.value = _BATCH
-        start = None if first else cursor
+        start = None if first else ctypes.byref(cursor)
         failed = lib.bpf_lookup_batch(
-            table.map_fd, start, cursor, keys, values, ctypes.byref(count)
+            table.map_fd, start, ctypes.byref(cursor), keys, values, ctypes.byref(count)
         )
         cause = ctypes.get_errno() if failed else 0
         if cause and cause != errno.ENOENT:

@@ -199,6 +199,10 @@ class Maps:
                 "local_backends", ctypes.c_uint32(leaf.address), ctypes.c_uint32(backend_id)
             )
 
+    def clear_backend_counters(self, backend_id: int) -> None:
+        """Lets an id that is given anew start from zero."""
+        self._clear_counter("backend_counters", backend_id)
+
     def set_backend_state(self, backend_id: int, state: BackendState) -> None:
         """Changes nothing but the state."""
         leaf = self._module.table("backends")[ctypes.c_uint32(backend_id)]
@@ -206,7 +210,7 @@ class Maps:
         self._update("backends", ctypes.c_uint32(backend_id), leaf)
 
     def free_backend(self, backend_id: int) -> None:
-        """Empties a backend's slot and its counters, so that the id can be given again."""
+        """Empties a backend's slot."""
         key = ctypes.c_uint32(backend_id)
         leaf = self._module.table("backends")[key]
         local = self._module.table("local_backends")
@@ -214,7 +218,6 @@ class Maps:
         if address in local and local[address].value == backend_id:
             self._delete("local_backends", address)
         self._update("backends", key, self._module.table("backends").Leaf())
-        self._clear_counter("backend_counters", backend_id)
 
     def backends(self, pools: Mapping[int, PoolKey]) -> dict[int, Backend]:
         """Backend id -> backend, for every slot in use."""

@@ -134,9 +134,10 @@ def wrapped(
     """`packet`, its Ethernet header replaced, in the tunnel; `inner` is (entry node, to)."""
     outer = {"src": route[0], "dst": route[1], "id": 0, "flags": "DF", "ttl": 64, **ip}
     entry, to = inner
-    frame: Packet = Ether(src=macs[0], dst=macs[1]) / IP(**outer)
-    frame = frame / UDP(sport=source_port, dport=4789, chksum=0) / VXLAN(flags=8, vni=vni)
-    return frame / Ether(src=docker_mac(entry), dst=docker_mac(to)) / packet[IP].copy()
+    outer_layers = IP(**outer) / UDP(sport=source_port, dport=4789, chksum=0) / VXLAN(vni=vni)
+    inner_eth = Ether(src=docker_mac(entry), dst=docker_mac(to))
+    frame: Packet = Ether(src=macs[0], dst=macs[1]) / outer_layers / inner_eth
+    return frame.add_payload(packet[IP].copy()) or frame
 
 
 _MASK = (1 << 64) - 1
