@@ -49,15 +49,17 @@ static __always_inline void count_new_flow(__u32 frontend, __u32 backend)
 		counter->connections += 1;
 }
 
-static __always_inline void count_entry(__u32 frontend, __u32 bytes, bool new_flow)
+static __always_inline void count_entry(__u32 frontend, __u32 bytes)
+{
+	counter_add(entry_counters.lookup(&frontend), TO_BACKEND, 1, bytes);
+}
+
+static __always_inline void count_new_entry(__u32 frontend)
 {
 	struct counter *counter = entry_counters.lookup(&frontend);
 
-	if (!counter)
-		return;
-	counter->packets[TO_BACKEND] += 1;
-	counter->bytes[TO_BACKEND] += bytes;
-	counter->connections += new_flow;
+	if (counter)
+		counter->connections += 1;
 }
 
 #endif

@@ -52,7 +52,7 @@ static __always_inline struct backend *entry_known(const struct packet *p, struc
 	entry->flags |= flags_of(p, TO_BACKEND);
 	entry->seen_ns = bpf_ktime_get_coarse_ns();
 	*id = entry->backend;
-	count_entry(entry->frontend, p->length, false);
+	count_entry(entry->frontend, p->length);
 	return backend;
 }
 
@@ -77,7 +77,8 @@ static __always_inline enum reason entry_balance(void *ctx, const struct packet 
 	entry.frontend = frontend->id;
 	entry.address = backend->address;
 	entries.update(key, &entry);
-	count_entry(frontend->id, p->length, true);
+	count_entry(frontend->id, p->length);
+	count_new_entry(frontend->id);
 	*out = backend;
 	return REASON_NONE;
 }

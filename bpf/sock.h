@@ -57,7 +57,7 @@ static __always_inline int sock_balance(struct bpf_sock_addr *ctx, __u32 hash, b
 	if (!id || !backend)
 		return leave(HANDBACK_no_backend, SOCK_ALLOW);
 	if (connects)
-		count_entry(frontend->id, 0, true);
+		count_new_entry(frontend->id);
 	sock_lead(ctx, backend, frontend);
 	return SOCK_ALLOW;
 }

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import singledispatchmethod
 from itertools import groupby
 
@@ -86,7 +86,7 @@ class Reconciler:
             self.ids.backends.release(key, self._now_s())
         self.actual = Actual(
             frontends={f.frontend.key: f.frontend for f in frontends},
-            pools={key: Pool(key) for key in names.values()},
+            pools={key: Pool(key, _ready(key, backends.values())) for key in names.values()},
             backends={b.key: b for b in backends.values() if b.key not in gone},
             nodes=self.maps.nodes(),
             addresses=self.maps.addresses(),
@@ -118,18 +118,21 @@ class Reconciler:
 
     def _apply_group(self, operations: tuple[Operation, ...], failures: list[AttachError]) -> None:
         """Operations of one kind; tables go in as one batch."""
-        tables = [operation for operation in operations if isinstance(operation, PutTable)]
-        if tables:
-            self._put_tables(tables)
-            self.actual = applied(self.actual, operations)
-            return
-        for operation in operations:
-            try:
-                self._apply(operation)
-            except AttachError as error:
-                failures.append(error)
-                continue
-            self.actual = applied(self.actual, (operation,))
+        done: list[Operation] = []
+        try:
+            if isinstance(operations[0], PutTable):
+                self._put_tables([op for op in operations if isinstance(op, PutTable)])
+                done.extend(operations)
+                return
+            for operation in operations:
+                try:
+                    self._apply(operation)
+                except AttachError as error:
+                    failures.append(error)
+                else:
+                    done.append(operation)
+        finally:
+            self.actual = applied(self.actual, done)
 
     def _put_tables(self, operations: list[PutTable]) -> None:
         self.maps.put_tables({self._pool_id(op.key): self._table(op.ready) for op in operations})
@@ -200,7 +203,7 @@ class Reconciler:
 
     @_apply.register
     def _(self, operation: DelPool) -> None:
-        self.maps.delete_pool(self._pool_id(operation.key))
+        self.maps.delete_pool(self.ids.pools.ids[operation.key])
         self.ids.pools.release(operation.key, self._now_s())
 
     @_apply.register
@@ -242,3 +245,9 @@ class Reconciler:
                 vni=new.key.vni,
                 state=new.state.name.lower(),
             )
+
+
+def _ready(pool: PoolKey, backends: Iterable[Backend]) -> tuple[BackendKey, ...]:
+    """Who gets new flows of a pool, as far as the maps tell."""
+    found = (b.key for b in backends if b.pool == pool and b.state is BackendState.READY)
+    return tuple(sorted(found))

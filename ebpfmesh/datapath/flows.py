@@ -42,8 +42,8 @@ def entries(module: Module, name: str) -> Iterator[tuple[NDArray[Any], NDArray[A
             raise MapError(f"map {name} was not read: {errno.errorcode.get(cause, cause)}")
         if count.value:
             yield (
-                np.ctypeslib.as_array(keys)[: count.value],
-                np.ctypeslib.as_array(values)[: count.value],
+                np.frombuffer(keys, dtype=table.Key)[: count.value],
+                np.frombuffer(values, dtype=table.Leaf)[: count.value],
             )
         if cause or not count.value:
             return
