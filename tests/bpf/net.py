@@ -137,7 +137,8 @@ def wrapped(
     outer_layers = IP(**outer) / UDP(sport=source_port, dport=4789, chksum=0) / VXLAN(vni=vni)
     inner_eth = Ether(src=docker_mac(entry), dst=docker_mac(to))
     frame: Packet = Ether(src=macs[0], dst=macs[1]) / outer_layers / inner_eth
-    return frame.add_payload(packet[IP].copy()) or frame
+    frame.add_payload(packet[IP].copy())
+    return frame
 
 
 _MASK = (1 << 64) - 1
