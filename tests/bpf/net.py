@@ -134,7 +134,9 @@ def wrapped(
     """`packet`, its Ethernet header replaced, in the tunnel; `inner` is (entry node, to)."""
     outer = {"src": route[0], "dst": route[1], "id": 0, "flags": "DF", "ttl": 64, **ip}
     entry, to = inner
-    outer_layers = IP(**outer) / UDP(sport=source_port, dport=4789, chksum=0) / VXLAN(vni=vni)
+    outer_layers = (
+        IP(**outer) / UDP(sport=source_port, dport=4789, chksum=0) / VXLAN(flags=8, vni=vni)
+    )
     inner_eth = Ether(src=docker_mac(entry), dst=docker_mac(to))
     frame: Packet = Ether(src=macs[0], dst=macs[1]) / outer_layers / inner_eth
     frame.add_payload(packet[IP].copy())

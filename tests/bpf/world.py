@@ -6,10 +6,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ebpfmesh.datapath.loader import Module
@@ -54,8 +51,7 @@ class Counter(NamedTuple):
     connections: int = 0
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """A backend to be: where it is, and if that is this node, its docker_gwbridge endpoint."""
 
     address: str
@@ -274,12 +270,3 @@ def _flow_key(key: Any) -> FlowKey:
 
 def _text(key: FlowKey) -> str:
     return f"{key.src}:{key.sport} > {key.dst}:{key.dport}"
-
-
-def kernel_clock_ns() -> int:
-    """The clock of the programs' time stamps."""
-    return time.clock_gettime_ns(6)  # CLOCK_MONOTONIC_COARSE
-
-
-def bpf_source() -> Path:
-    return source_dir()
