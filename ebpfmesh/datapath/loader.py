@@ -12,8 +12,9 @@ from typing import Any
 
 from bcc import BPF, lib
 
+from ebpfmesh.datapath.pinned import Shape, check_shape, shape_of
 from ebpfmesh.datapath.shim import make_shim
-from ebpfmesh.datapath.source import amalgamate, source_dir
+from ebpfmesh.datapath.source import amalgamate, pinned_maps, source_dir
 
 # The immediate that stands for the network in bpf/vip.h, as it lies in an instruction.
 _VNI_PLACEHOLDER = (0x6E657476).to_bytes(4, "little")
@@ -37,7 +38,10 @@ class Module:
     """
 
     def __init__(self, defines: Mapping[str, int], pin_dir: Path) -> None:
-        """Compiles with `defines` as the constants of bpf/config.h. Raises `LoadError`."""
+        """Compiles with `defines` as the constants of bpf/config.h.
+
+        Raises `LoadError`, or `LayoutMismatch` for maps that were pinned with other sizes.
+        """
         pin_dir.mkdir(parents=True, exist_ok=True)
         flags = [f"-D{name}={value}" for name, value in defines.items()]
         flags.append(f'-DPIN_DIR="{pin_dir}"')
@@ -48,6 +52,16 @@ class Module:
             except Exception as error:
                 raise LoadError(f"the programs did not compile: {error}") from error
         self._loaded: dict[tuple[str, int], int] = {}
+        self._check_pinned(pin_dir)
+
+    def _check_pinned(self, pin_dir: Path) -> None:
+        """Raises `LayoutMismatch` if a map that was taken over is not what is wanted."""
+        for name in pinned_maps(source_dir()):
+            table = self._bpf[name]
+            # bcc's Leaf of a per-CPU map is one value for each CPU, sLeaf is one of them.
+            leaf = ctypes.c_uint32 if name == "maglev" else getattr(table, "sLeaf", table.Leaf)
+            wanted = Shape(ctypes.sizeof(table.Key), ctypes.sizeof(leaf), table.max_entries)
+            check_shape(name, shape_of(table.map_fd), wanted, pin_dir)
 
     def table(self, name: str) -> Any:
         """bcc's view of a map: its key and value as ctypes, its file descriptor."""

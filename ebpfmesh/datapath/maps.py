@@ -276,9 +276,7 @@ class Maps:
             raise MapError(f"an entry of map {name} was not removed: {_last_error()}")
 
     def _clear_counter(self, name: str, index: int) -> None:
-        table = self._module.table(name)
-        zero = (table.Leaf * table.total_cpu)()
-        self._update(name, ctypes.c_uint32(index), zero)
+        self._update(name, ctypes.c_uint32(index), self._module.table(name).Leaf())
 
 
 def _backend(leaf: Any, pool: PoolKey | None) -> Backend:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 _INCLUDE = re.compile(r'^#include "([\w./]+)"$')
 _REASON_LIST = r"#define {kind}_REASONS\(X\)(.*?)\n\n"
+_PINNED = re.compile(r'PIN_DIR "/(\w+)"')
 _LAYOUT = re.compile(r"^#define LAYOUT_VERSION (\d+)$", re.MULTILINE)
 
 MAIN = "ebpfmesh.c"
@@ -54,6 +55,11 @@ def layout_version(directory: Path) -> int:
     if match is None:
         raise ValueError("types.h does not define LAYOUT_VERSION")
     return int(match[1])
+
+
+def pinned_maps(directory: Path) -> list[str]:
+    """The names of the maps that maps.h pins."""
+    return _PINNED.findall((directory / "maps.h").read_text())
 
 
 def reasons(directory: Path) -> dict[int, tuple[str, str]]:
