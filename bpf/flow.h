@@ -184,6 +184,22 @@ static __always_inline bool flow_claim(struct flow_key *key, struct flow *flow)
 	return true;
 }
 
+/* Whether a packet that is not balanced would meet a living flow at the task. A dead one's entries
+ * go: they would translate the answer.
+ */
+static __always_inline bool flow_in_the_way(const struct flow_key *key, const struct flow *flow)
+{
+	struct flow_key twin = twin_key(key, &flow->to);
+	struct flow *holder = replies.lookup(&twin);
+
+	if (!holder)
+		return false;
+	if (!flow_dead(holder, key->protocol, flow->seen_ns))
+		return true;
+	flow_retire(&twin, holder);
+	return false;
+}
+
 /* The backend that a flow was given, if this packet may still go there: it must be the same one
  * (ids are used again), and a draining one gets no SYN.
  */

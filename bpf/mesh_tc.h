@@ -100,6 +100,21 @@ static __always_inline struct flow *deliver_known(const struct packet *p, struct
 	return flow;
 }
 
+/* The client's packets come another way than before: so shall the answers go. */
+static __always_inline void deliver_turn(const struct flow_key *key, struct flow *flow,
+					 const struct flow *new)
+{
+	struct flow_key other = twin_key(key, &flow->to);
+	struct flow *reply = replies.lookup(&other);
+
+	flow->entry = new->entry;
+	flow->ifindex = new->ifindex;
+	if (!reply)
+		return; /* flow_track() makes it again */
+	reply->entry = new->entry;
+	reply->ifindex = new->ifindex;
+}
+
 /* Into a task of this node. A known flow keeps its task, whatever a newer table says. */
 static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p, __u32 id,
 				   struct flow *new)
@@ -110,7 +125,7 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 
 	if (flow) {
 		if (flow->entry != new->entry)
-			flow->entry = new->entry;
+			deliver_turn(&key, flow, new);
 		flow_track(p, &key, flow, TO_BACKEND);
 		return deliver_flow(skb, p, flow);
 	}
@@ -330,11 +345,11 @@ static __always_inline int task_direct(struct __sk_buff *skb, const struct packe
 	struct flow flow = { .to = p->t, .flags = FLOW_DIRECT };
 	struct flow *known = flows.lookup(key);
 
-	if (known && (known->flags & FLOW_DIRECT)) {
+	flow.seen_ns = bpf_ktime_get_coarse_ns();
+	if (known && (known->flags & FLOW_DIRECT) && !flow_restarts(p, known->flags)) {
 		flow_track(p, key, known, TO_BACKEND);
 		flow.to = known->to;
-	} else if (is_syn(p)) {
-		flow.seen_ns = bpf_ktime_get_coarse_ns();
+	} else if (is_syn(p) || flow_in_the_way(key, &flow)) {
 		if (!flow_claim(key, &flow))
 			return leave(DROP_no_port, TC_ACT_SHOT);
 	}

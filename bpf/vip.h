@@ -124,15 +124,9 @@ static __always_inline int vip_open_direct(struct __sk_buff *skb, const struct p
 					   struct flow_key *key)
 {
 	struct flow flow = { .to = p->t, .flags = FLOW_DIRECT };
-	struct flow_key twin = twin_key(key, &flow.to);
-	struct flow *holder = replies.lookup(&twin);
 
 	flow.seen_ns = bpf_ktime_get_coarse_ns();
-	if (holder && flow_dead(holder, p->protocol, flow.seen_ns)) {
-		flow_retire(&twin, holder); /* or it would translate the answer */
-		holder = NULL;
-	}
-	if (!is_syn(p) && !holder)
+	if (!is_syn(p) && !flow_in_the_way(key, &flow))
 		return leave(HANDBACK_no_frontend, TC_ACT_UNSPEC);
 	if (!flow_claim(key, &flow))
 		return leave(DROP_no_port, TC_ACT_SHOT);

@@ -11,7 +11,8 @@ from itertools import groupby
 import numpy as np
 import structlog
 
-from ebpfmesh.datapath.attach import Attached, Attacher, AttachError, detach
+from ebpfmesh.datapath.attach import Attached, Attacher, detach
+from ebpfmesh.datapath.errors import AttachError
 from ebpfmesh.datapath.maps import Maps
 from ebpfmesh.ids import NO_ID, Ids
 from ebpfmesh.maglev import build_table

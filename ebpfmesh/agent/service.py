@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -23,10 +23,10 @@ from ebpfmesh.agent.report import MapReader
 from ebpfmesh.agent.truth import LocalTruth
 from ebpfmesh.agent.viewer import Viewer
 from ebpfmesh.config import Config
-from ebpfmesh.datapath.attach import Attacher, AttachError, XdpPolicy
+from ebpfmesh.datapath.attach import Attacher, XdpPolicy
 from ebpfmesh.datapath.datapath import Datapath, attach_sockets, open_datapath
+from ebpfmesh.datapath.errors import DatapathError
 from ebpfmesh.datapath.links import link_changes
-from ebpfmesh.datapath.maps import MapError
 from ebpfmesh.desired import desired_state, notes
 from ebpfmesh.hub.client import HubClient
 from ebpfmesh.hub.errors import HubError
@@ -225,7 +225,7 @@ class Agent:
 
     async def _follow_links(self, netns: str) -> None:
         try:
-            async for _ in _changes(netns):
+            async for _ in link_changes(netns):
                 self._look_again()
         except OSError as error:
             log.warning("links.unwatched", netns=netns, error=str(error))
@@ -258,7 +258,7 @@ class Agent:
             self._trigger.clear()
             try:
                 await self._reconcile()
-            except (SwarmError, MapError, OutOfIds, ExceptionGroup, OSError) as error:
+            except (SwarmError, DatapathError, OutOfIds, ExceptionGroup, OSError) as error:
                 self._failed(error)
                 await asyncio.sleep(_SYNC_RETRY_S)
                 self._look_again()
@@ -387,11 +387,3 @@ class Agent:
         if not datapath.programs:
             problems.append("no programs are attached")
         return tuple(problems)
-
-
-async def _changes(netns: str) -> AsyncIterator[None]:
-    async for _ in link_changes(netns):
-        yield None
-
-
-__all__ = ["Agent", "AttachError"]

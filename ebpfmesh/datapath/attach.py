@@ -6,8 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pyroute2.netlink.exceptions import NetlinkError
-
+from ebpfmesh.datapath.errors import AttachError
 from ebpfmesh.datapath.links import Hook, Links, XdpMode, links_of
 from ebpfmesh.datapath.loader import TC, XDP, Module
 from ebpfmesh.model import Attachment
@@ -44,10 +43,6 @@ _HOOKS = {
 }
 
 
-class AttachError(RuntimeError):
-    """A program could not be attached; says where and why."""
-
-
 @dataclass(frozen=True)
 class Attached:
     """What was done for one attachment; `xdp` says in which mode XDP runs there."""
@@ -68,7 +63,7 @@ class Attacher:
         try:
             with links_of(attachment.netns) as links:
                 return self._attach(links, attachment)
-        except (OSError, NetlinkError) as error:
+        except OSError as error:
             place = f"{attachment.name} in {attachment.netns or 'the node'}"
             raise AttachError(f"{attachment.role} programs at {place}: {error}") from error
 
@@ -93,7 +88,7 @@ class Attacher:
         for mode in modes:
             try:
                 links.set_xdp(ifindex, fd, mode)
-            except NetlinkError:
+            except OSError:
                 if mode is modes[-1] and self._policy is not XdpPolicy.AUTO:
                     raise
                 continue

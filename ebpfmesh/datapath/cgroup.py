@@ -16,7 +16,8 @@ from pathlib import Path
 
 from bcc import lib
 
-from ebpfmesh.datapath.loader import CGROUP_SOCK_ADDR, LoadError, Module
+from ebpfmesh.datapath.errors import LoadError
+from ebpfmesh.datapath.loader import CGROUP_SOCK_ADDR, Module
 
 _BPF_F_ALLOW_MULTI = 2
 _SO_NETNS_COOKIE = 71

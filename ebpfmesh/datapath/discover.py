@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from ebpfmesh.datapath.attach import Role
+from ebpfmesh.datapath.errors import DeviceNotFound
 from ebpfmesh.datapath.links import Link, LinkAddress, links_of
 from ebpfmesh.model import Attachment, Gateway
 
@@ -20,10 +21,6 @@ GATEWAY_BRIDGE = "docker_gwbridge"
 
 # "<epoch>-<first ten characters of the network's id>"
 _OVERLAY = re.compile(r"^\d+-[a-z0-9]{10}$")
-
-
-class DeviceNotFound(RuntimeError):
-    """No link of the node holds the address that the Swarm uses for VXLAN."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import numpy as np
 from bcc import lib
 from numpy.typing import NDArray
 
+from ebpfmesh.datapath.errors import MapError
 from ebpfmesh.datapath.loader import Module
-from ebpfmesh.datapath.maps import MapError
 
 _BATCH = 8192
 

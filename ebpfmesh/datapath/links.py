@@ -153,8 +153,11 @@ class Links:
                 raise
 
     def set_xdp(self, index: int, fd: int, mode: XdpMode) -> None:
-        """Attaches an XDP program in a mode; raises `NetlinkError` if the driver has it not."""
-        self._set_xdp(index, fd, _XDP_FLAG[mode])
+        """Attaches an XDP program in a mode; raises `OSError` if the driver has it not."""
+        try:
+            self._set_xdp(index, fd, _XDP_FLAG[mode])
+        except NetlinkError as error:
+            raise OSError(error.code, str(error)) from error
 
     def remove_xdp(self, index: int) -> None:
         """Takes the XDP program off, whichever mode it is in."""
@@ -183,10 +186,14 @@ def _is_ours(message: Any) -> bool:
 def links_of(netns: str) -> Iterator[Links]:
     """Netlink in the namespace at path `netns`; the caller's own if that is empty.
 
-    Raises `OSError` if the namespace does not exist (any more).
+    Whatever the kernel refuses is an `OSError`; `FileNotFoundError` if there is no such
+    namespace (any more).
     """
     with IPRoute(netns=netns or None) as route:
-        yield Links(route)
+        try:
+            yield Links(route)
+        except NetlinkError as error:
+            raise OSError(error.code, str(error)) from error
 
 
 async def link_changes(netns: str) -> AsyncIterator[None]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from bcc import BPF, lib
 
+from ebpfmesh.datapath.errors import LoadError
 from ebpfmesh.datapath.pinned import Shape, check_shape, shape_of
 from ebpfmesh.datapath.shim import make_shim
 from ebpfmesh.datapath.source import amalgamate, pinned_maps, source_dir
@@ -24,10 +25,6 @@ XDP = BPF.XDP
 CGROUP_SOCK_ADDR = BPF.CGROUP_SOCK_ADDR
 
 _LICENSE = b"Dual BSD/GPL"
-
-
-class LoadError(RuntimeError):
-    """A program did not compile, or the kernel's verifier refused it."""
 
 
 class Module:

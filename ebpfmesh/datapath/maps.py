@@ -17,6 +17,7 @@ from typing import Any
 
 from bcc import lib
 
+from ebpfmesh.datapath.errors import MapError
 from ebpfmesh.datapath.loader import Module
 from ebpfmesh.model import (
     Backend,
@@ -31,10 +32,6 @@ from ebpfmesh.model import (
 )
 
 _BPF_MAP_TYPE_ARRAY = 2
-
-
-class MapError(RuntimeError):
-    """The kernel refused to read or write a map; says which, and why."""
 
 
 def address_to_int(address: str) -> int:

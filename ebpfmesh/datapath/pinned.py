@@ -11,9 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-
-class LayoutMismatch(RuntimeError):
-    """Maps pinned by an earlier agent have other sizes; says which, and what to do."""
+from ebpfmesh.datapath.errors import LayoutMismatch
 
 
 @dataclass(frozen=True)

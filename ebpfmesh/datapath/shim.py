@@ -12,6 +12,8 @@ import os
 import platform
 from pathlib import Path
 
+from ebpfmesh.datapath.errors import HeadersMissing
+
 _TYPES = """\
 #ifndef EBPFMESH_SHIM_TYPES_H
 #define EBPFMESH_SHIM_TYPES_H
@@ -31,10 +33,6 @@ _FILES = {
 }
 
 _INCLUDE = Path("/usr/include")
-
-
-class HeadersMissing(RuntimeError):
-    """The C library's copies of the kernel's user space headers are not installed."""
 
 
 def _version_header() -> str:
