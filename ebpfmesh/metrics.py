@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The status of an agent as Prometheus metrics. Pure: status in, text out.
+
+Labels are bounded by what the Swarm runs. A backend is named by its address on the network:
+addresses are used again, ids of tasks never are. Container ids and clients are no labels.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ebpfmesh.model import BackendState
+from ebpfmesh.status import ServiceStatus, Status, Traffic
+
+READY = BackendState.READY.name.lower()
+UNREACHABLE = "unreachable"
+"""The state of a task that runs, but on a node that is down or has no way to it."""
+
+_STATES = (READY, BackendState.DRAINING.name.lower(), BackendState.GONE.name.lower())
+_UNPROGRAMMED = ("dnsrr", "elsewhere")
+_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+Labels = tuple[str, ...]
+
+
+class SyncTimer:
+    """How long it takes to bring the maps in step, and how often that failed."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.count = 0
+        self.errors = 0
+        self._histogram = Histogram(
+            "ebpfmesh_sync_duration_seconds",
+            "How long bringing maps and programs in step took.",
+            registry=self.registry,
+            buckets=_BUCKETS_S,
+        )
+
+    def observe(self, seconds: float) -> None:
+        """Count one that was done."""
+        self.count += 1
+        self._histogram.observe(seconds)
+
+    def failed(self) -> None:
+        """Count one that was not."""
+        self.errors += 1
+
+
+def render(status: Status, timer: SyncTimer | None = None) -> bytes:
+    """Return the text exposition (version 0.0.4) of a status, and of `timer` after it."""
+    registry = CollectorRegistry()
+    registry.register(_StatusCollector(status))
+    text: bytes = generate_latest(registry)
+    return text + generate_latest(timer.registry) if timer else text
+
+
+class _StatusCollector(Collector):
+    """The families of one status, made when they are asked for."""
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[Metric]:
+        yield from _agent(self._status)
+        yield from _hub(self._status)
+        yield from _reasons(self._status)
+        yield from _maps(self._status)
+        yield from _services(self._status.services)
+        yield from _frontends(self._status.services)
+        yield from _backends(self._status.services)
+
+
+# --- families ---------------------------------------------------------------------------
+
+
+def _agent(status: Status) -> Iterator[Metric]:
+    build = (status.node.agent_version, platform.python_version())
+    yield _gauge(
+        "ebpfmesh_build_info",
+        "Always 1; what runs is in the labels.",
+        ("version", "python"),
+        {build: 1},
+    )
+    yield _gauge(
+        "ebpfmesh_healthy", "1 if the agent has no problem.", (), {(): not status.problems}
+    )
+    yield _gauge(
+        "ebpfmesh_uptime_seconds", "Since the agent was started.", (), {(): status.node.uptime_s}
+    )
+    yield _gauge(
+        "ebpfmesh_programs",
+        "Places that have a program attached.",
+        (),
+        {(): status.datapath.programs},
+    )
+    yield _counter("ebpfmesh_syncs", "Times the maps were brought in step.", (), {(): status.syncs})
+    yield _counter("ebpfmesh_sync_errors", "Times that this failed.", (), {(): status.sync_errors})
+
+
+def _hub(status: Status) -> Iterator[Metric]:
+    hub = status.hub
+    yield _gauge(
+        "ebpfmesh_hub_connected", "1 if this agent follows a hub.", (), {(): hub.connected}
+    )
+    ages = {} if hub.age_s is None else {(): hub.age_s}
+    yield _gauge(
+        "ebpfmesh_hub_state_age_seconds", "Since the Swarm has confirmed the state.", (), ages
+    )
+
+
+def _reasons(status: Status) -> Iterator[Metric]:
+    yield _counter(
+        "ebpfmesh_drops",
+        "Packets that were dropped.",
+        ("reason",),
+        {(reason,): count for reason, count in status.drops.items()},
+    )
+    yield _counter(
+        "ebpfmesh_handbacks",
+        "Packets that were left to the kernel.",
+        ("reason",),
+        {(reason,): count for reason, count in status.handbacks.items()},
+    )
+
+
+def _maps(status: Status) -> Iterator[Metric]:
+    used = {(m.name,): m.entries for m in status.maps}
+    room = {(m.name,): m.max_entries for m in status.maps}
+    yield _gauge("ebpfmesh_map_entries", "Entries in a map.", ("map",), used)
+    yield _gauge("ebpfmesh_map_max_entries", "Entries that a map has room for.", ("map",), room)
+
+
+def _services(services: Iterable[ServiceStatus]) -> Iterator[Metric]:
+    """Only of what is programmed on this node: elsewhere nothing is known of it."""
+    here = [service for service in services if service.state not in _UNPROGRAMMED]
+    backends: Counter[Labels] = Counter()
+    flows: Counter[Labels] = Counter()
+    for service in here:
+        name = (service.name, service.network)
+        flows[name] += service.flows
+        for state, count in backend_states(service).items():
+            backends[*name, state] += count
+    yield _gauge(
+        "ebpfmesh_service_backends",
+        "Backends by state.",
+        ("service", "network", "state"),
+        backends,
+    )
+    yield _gauge(
+        "ebpfmesh_flows", "Flows that this node translates.", ("service", "network"), flows
+    )
+
+
+def backend_states(service: ServiceStatus) -> dict[str, int]:
+    """Count the backends by state; ready are those that get new flows."""
+    found = Counter(backend.state for backend in service.backends)
+    states = {state: found[state] for state in _STATES}
+    states[READY] = service.ready
+    states[UNREACHABLE] = max(0, found[READY] - service.ready)
+    return states
+
+
+def _frontends(services: Iterable[ServiceStatus]) -> Iterator[Metric]:
+    translated, entered = _Tally(), _Tally()
+    for service in services:
+        for frontend in service.frontends:
+            labels = (service.name, service.network, frontend.name)
+            translated.add(labels, frontend.traffic)
+            if frontend.kind == "port":
+                entered.add(labels, frontend.entered)
+    names = ("service", "network", "frontend")
+    yield from translated.families("ebpfmesh_service", names, "translated by this node")
+    yield from entered.families("ebpfmesh_entry", names, "that came in here for a published port")
+
+
+def _backends(services: Iterable[ServiceStatus]) -> Iterator[Metric]:
+    tally = _Tally()
+    for service in services:
+        for backend in service.backends:
+            tally.add((service.name, service.network, backend.address), backend.traffic)
+    names = ("service", "network", "backend")
+    yield from tally.families("ebpfmesh_backend", names, "translated by this node")
+
+
+class _Tally:
+    """Traffic by labels. What has the same labels is added up: a series must not occur twice."""
+
+    def __init__(self) -> None:
+        self.packets: Counter[Labels] = Counter()
+        self.bytes: Counter[Labels] = Counter()
+        self.connections: Counter[Labels] = Counter()
+
+    def add(self, labels: Labels, traffic: Traffic) -> None:
+        self.packets[*labels, "to_backend"] += traffic.packets_to_backend
+        self.packets[*labels, "to_client"] += traffic.packets_to_client
+        self.bytes[*labels, "to_backend"] += traffic.bytes_to_backend
+        self.bytes[*labels, "to_client"] += traffic.bytes_to_client
+        self.connections[labels] += traffic.connections
+
+    def families(self, prefix: str, names: Labels, what: str) -> Iterator[Metric]:
+        both = (*names, "direction")
+        yield _counter(f"{prefix}_packets", f"Packets {what}.", both, self.packets)
+        yield _counter(f"{prefix}_bytes", f"Bytes {what}, from the IP header on.", both, self.bytes)
+        yield _counter(f"{prefix}_connections", f"New flows {what}.", names, self.connections)
+
+
+def _counter(name: str, text: str, labels: Labels, values: Mapping[Labels, float]) -> Metric:
+    """The family `name`; samples get ``_total`` behind it."""
+    family = CounterMetricFamily(name, text, labels=labels)
+    for key, value in values.items():
+        family.add_metric(key, value)
+    return family
+
+
+def _gauge(name: str, text: str, labels: Labels, values: Mapping[Labels, float]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for key, value in values.items():
+        family.add_metric(key, value)
+    return family
