@@ -109,7 +109,7 @@ def _hub(status: Status) -> Iterator[Metric]:
     yield _gauge(
         "ebpfmesh_hub_connected", "1 if this agent follows a hub.", (), {(): hub.connected}
     )
-    ages = {} if hub.age_s is None else {(): hub.age_s}
+    ages: dict[Labels, float] = {} if hub.age_s is None else {(): hub.age_s}
     yield _gauge(
         "ebpfmesh_hub_state_age_seconds", "Since the Swarm has confirmed the state.", (), ages
     )
@@ -131,8 +131,8 @@ def _reasons(status: Status) -> Iterator[Metric]:
 
 
 def _maps(status: Status) -> Iterator[Metric]:
-    used = {(m.name,): m.entries for m in status.maps}
-    room = {(m.name,): m.max_entries for m in status.maps}
+    used: dict[Labels, float] = {(m.name,): m.entries for m in status.maps}
+    room: dict[Labels, float] = {(m.name,): m.max_entries for m in status.maps}
     yield _gauge("ebpfmesh_map_entries", "Entries in a map.", ("map",), used)
     yield _gauge("ebpfmesh_map_max_entries", "Entries that a map has room for.", ("map",), room)
 

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All commands, put together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import ebpfmesh
+from ebpfmesh.cli import ask, run
+from ebpfmesh.cli.options import with_settings
+from ebpfmesh.lab.cli import app as lab
+
+app = typer.Typer(
+    help="A load balancer for Docker Swarm that runs in eBPF.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ebpfmesh {ebpfmesh.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """A load balancer for Docker Swarm that runs in eBPF."""
+
+
+app.command("agent")(with_settings(run.agent))
+app.command("status")(ask.status)
+app.add_typer(ask.services, name="service")
+app.add_typer(ask.flows, name="flow")
+app.command("detach")(with_settings(run.detach))
+app.add_typer(lab, name="lab")
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="ebpfmesh")

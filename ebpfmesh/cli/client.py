@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Asks the agent on its socket."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from ebpfmesh.config import load, settings
+from ebpfmesh.status import STATUS_VERSION, FlowStatus, Status
+
+_TIMEOUT_S = 10.0
+
+T = TypeVar("T")
+
+
+class AgentError(Exception):
+    """The agent did not answer as it should; the message says what to do."""
+
+
+class NoAgent(AgentError):
+    """No agent answers on the socket."""
+
+
+def socket_path(option: str | None) -> Path:
+    """Where the agent is: as told on the command line, in the environment, in the file."""
+    told = option or os.environ.get(settings()["socket"].variable)
+    return Path(told or load(None, os.environ).socket)
+
+
+def fetch_status(path: Path) -> Status:
+    """All that the agent says of itself."""
+    return _decode(get(path, "/status"), Status)
+
+
+def fetch_flows(path: Path) -> list[FlowStatus]:
+    """The flows that the agent's node translates."""
+    return _decode(get(path, "/flows"), list[FlowStatus])
+
+
+def answers(path: Path) -> bool:
+    """Whether an agent runs there."""
+    try:
+        get(path, "/healthz")
+    except AgentError:
+        return False
+    return True
+
+
+def get(path: Path, target: str, timeout_s: float = _TIMEOUT_S) -> bytes:
+    """The body of an answer. Raises `NoAgent` or `AgentError`."""
+    connection = _UnixConnection(path, timeout_s)
+    try:
+        connection.request("GET", target)
+        response = connection.getresponse()
+        body = response.read()
+    except PermissionError as error:
+        raise NoAgent(f"no right to ask the agent on {path}: run this as root") from error
+    except TimeoutError as error:
+        raise AgentError(f"the agent on {path} has not answered in {timeout_s:g} s") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise NoAgent(
+            f"no agent answers on {path} ({_cause(error)}): start one with `ebpfmesh agent`, "
+            "or name its socket with --socket; one that waits for Docker says so in its log"
+        ) from error
+    finally:
+        connection.close()
+    if response.status != http.HTTPStatus.OK:
+        raise AgentError(f"the agent on {path} answers {response.status}: its log says why")
+    return body
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def _cause(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+
+
+def _decode(body: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError as error:
+        raise AgentError(
+            f"the agent's answer is not of version {STATUS_VERSION}, which this command reads: "
+            "it is of another version of ebpfmesh"
+        ) from error

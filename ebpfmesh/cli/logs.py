@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the agent logs: to stderr, for people on a terminal and as JSON lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+from structlog.types import Processor
+
+
+def configure(level: str, form: str) -> None:
+    """Send structlog, and what libraries log through `logging`, to stderr."""
+    before: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*before, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=before,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_rendering(form),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+
+
+def _rendering(form: str) -> list[Processor]:
+    terminal = sys.stderr.isatty()
+    if form == "console" or (form == "auto" and terminal):
+        return [structlog.dev.ConsoleRenderer(colors=terminal)]
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How things are written for people: numbers, spans, tables, and names that others chose."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import IO
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+_UNLIMITED = 10_000  # columns, where no terminal sets a limit
+_KILO = 1000
+_KIBI = 1024
+_MINUTE_S = 60
+_HOUR_S = 3600
+_DAY_S = 86400
+
+_COLOURS = {
+    "ok": "green",
+    "healthy": "green",
+    "ready": "green",
+    "degraded": "yellow",
+    "draining": "yellow",
+    "warning": "yellow",
+    "down": "red",
+    "gone": "red",
+    "error": "red",
+    "failure": "red",
+    "elsewhere": "dim",
+    "dnsrr": "dim",
+}
+
+
+def console(file: IO[str] | None = None) -> Console:
+    """A console that takes text as it is, and cuts nothing off where there is no terminal."""
+    file = file or sys.stdout
+    terminal = file.isatty()
+    return Console(
+        file=file,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        force_terminal=terminal,
+        no_color=not terminal or "NO_COLOR" in os.environ,
+        width=None if terminal else _UNLIMITED,
+        soft_wrap=not terminal,
+    )
+
+
+def table(*headings: str, numbers: tuple[str, ...] = ()) -> Table:
+    """An empty table; columns in `numbers` are aligned to the right."""
+    made = Table(box=None, header_style="bold", pad_edge=False, show_edge=False)
+    for heading in headings:
+        side = "right" if heading in numbers else "left"
+        made.add_column(heading, overflow="fold", justify=side)  # type: ignore[arg-type]
+    return made
+
+
+def show(thing: Table | str) -> None:
+    """Print for people."""
+    console().print(thing)
+
+
+def show_json(value: object) -> None:
+    """Print for programs: one line."""
+    typer.echo(msgspec.json.encode(value).decode())
+
+
+def clean(text: str) -> str:
+    """A name that somebody chose, without what a terminal would obey."""
+    return "".join(char for char in text if char.isprintable())
+
+
+def style_of(state: str) -> str:
+    """The colour of a state."""
+    return _COLOURS.get(state, "")
+
+
+def count(number: int) -> str:
+    """``999``, ``1.2k``, ``34.5M``: three or four significant digits."""
+    return _scaled(number, _KILO, ("", "k", "M", "G", "T", "P"))
+
+
+def size(number: int) -> str:
+    """``999B``, ``1.2KiB``, ``34.5MiB``."""
+    return _scaled(number, _KIBI, ("B", "KiB", "MiB", "GiB", "TiB", "PiB"))
+
+
+def _scaled(number: int, step: int, units: tuple[str, ...]) -> str:
+    value = float(number)
+    for unit in units[:-1]:
+        if value < step:
+            return f"{value:.0f}{unit}" if unit == units[0] else f"{value:.1f}{unit}"
+        value /= step
+    return f"{value:.1f}{units[-1]}"
+
+
+def span(seconds: float) -> str:
+    """``4s``, ``2m 5s``, ``3h 7m``, ``8d 2h``: two units at most."""
+    whole = int(seconds)
+    if whole < _MINUTE_S:
+        return f"{whole}s"
+    if whole < _HOUR_S:
+        return f"{whole // _MINUTE_S}m {whole % _MINUTE_S}s"
+    if whole < _DAY_S:
+        return f"{whole // _HOUR_S}h {whole % _HOUR_S // _MINUTE_S}m"
+    return f"{whole // _DAY_S}d {whole % _DAY_S // _HOUR_S}h"
