@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any
 
-from pyroute2 import AsyncIPRoute, IPRoute
+from pyroute2 import AsyncIPRoute, IPRoute, config
 from pyroute2.netlink.exceptions import NetlinkError
 
 _AF_INET = 2
@@ -20,6 +20,11 @@ _ETH_P_ALL = 0x0003
 _EEXIST = errno.EEXIST
 # How the kernel says that there is no such link, queueing discipline or filter.
 _ABSENT = frozenset({errno.ENOENT, errno.EINVAL, errno.ENODEV})
+
+# pyroute2 enters another namespace in a forked child, which it then ends by SIGTERM. The child
+# must not have our handlers: asyncio's would tell us, through the pipe that both have, that we
+# were told to end.
+config.disable_mp_signal = True
 
 # Our place among the filters of a hook: early, and told apart from others' by name.
 FILTER_PRIORITY = 7
