@@ -7,6 +7,7 @@
 #define EBPFMESH_ENCAP_H
 
 #include "arp.h"
+#include "checksum.h"
 #include "counters.h"
 #include "maglev.h"
 #include "parse.h"
@@ -42,15 +43,6 @@ struct inner {
 	__be32 entry;
 	__be32 outer_source;
 };
-
-static __always_inline __sum16 ip_checksum(struct iphdr *ip)
-{
-	__u64 sum = bpf_csum_diff(0, 0, (__be32 *)ip, sizeof(*ip), 0);
-
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return (__sum16)~sum;
-}
 
 /* Everything but the outer MACs. `length` is that of the inner IP packet. The source port
  * spreads flows over links and queues; a checksum of 0 is what RFC 7348 asks for.

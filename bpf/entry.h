@@ -71,7 +71,7 @@ static __always_inline enum reason entry_balance(void *ctx, const struct packet 
 	*id = maglev_choose(frontend->pool, flow_hash(p));
 	backend = backends.lookup(id);
 	if (!*id || !backend)
-		return HANDBACK_no_backend;
+		return DROP_no_backend;
 	entry.seen_ns = bpf_ktime_get_coarse_ns();
 	entry.backend = *id;
 	entry.frontend = frontend->id;

@@ -13,8 +13,7 @@ BPF_TABLE_PINNED("hash", struct frontend_key, struct frontend, frontends, 4 * MA
 BPF_TABLE_PINNED("array", u32, struct pool, pools, MAX_SERVICES, PIN_DIR "/pools");
 BPF_TABLE_PINNED("array", u32, struct backend, backends, MAX_BACKENDS, PIN_DIR "/backends");
 /* Pinned so that the size of the tables can be seen from outside. */
-BPF_TABLE_PINNED("array", u32, struct maglev_table, maglev_template, 1,
-		 PIN_DIR "/maglev_template");
+BPF_TABLE_PINNED("array", u32, struct maglev_table, maglev_template, 1, PIN_DIR "/maglev_template");
 BPF_TABLE_PINNED("array_of_maps$maglev_template", u32, int, maglev, MAX_SERVICES,
 		 PIN_DIR "/maglev");
 BPF_TABLE_PINNED("hash", __be32, struct node, nodes, MAX_NODES, PIN_DIR "/nodes");

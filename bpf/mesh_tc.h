@@ -8,6 +8,7 @@
 #include "encap.h"
 #include "entry.h"
 #include "nat.h"
+#include "refuse.h"
 
 /* bcc declares three arguments of the four. */
 static int (*redirect_neigh)(__u32 ifindex, struct bpf_redir_neigh *params, int plen,
@@ -115,6 +116,22 @@ static __always_inline void deliver_turn(const struct flow_key *key, struct flow
 	reply->ifindex = new->ifindex;
 }
 
+/* Refuses a packet for a task of this node that is no more, by the way that it came. */
+static __always_inline int deliver_refusal(struct __sk_buff *skb, const struct packet *p,
+					   const struct flow *new, enum reason why)
+{
+	__be32 entry = new->entry;
+	__u32 ifindex = skb->ifindex;
+
+	if (!refuse(skb, p))
+		return leave(why, TC_ACT_SHOT);
+	if (!entry)
+		return leave(why, bpf_redirect(ifindex, 0));
+	if (RETURN_DSR)
+		return leave(why, send_out(NIC_IFINDEX));
+	return leave(why, tc_send_wrapped(skb, entry, entry, NODE_VTEP, flow_hash(p)));
+}
+
 /* Into a task of this node. A known flow keeps its task, whatever a newer table says. */
 static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p, __u32 id,
 				   struct flow *new)
@@ -130,6 +147,8 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 		return deliver_flow(skb, p, flow);
 	}
 	why = deliver_open(p, &key, id, new);
+	if (why == DROP_backend_gone)
+		return deliver_refusal(skb, p, new, why);
 	if (why)
 		return leave(why, TC_ACT_SHOT);
 	return deliver_flow(skb, p, new);
@@ -239,6 +258,8 @@ static __always_inline int mesh_nic(struct __sk_buff *skb)
 	if (tagged)
 		return nic_tagged(skb, &tag, &p);
 	why = entry_choose(skb, &p, &id, &backend);
+	if (why == DROP_no_backend)
+		return refuse_back(skb, &p, why);
 	if (why)
 		return leave(why, TC_ACT_UNSPEC);
 	if (!backend->gateway_ifindex)
@@ -307,6 +328,8 @@ static __always_inline int task_request(struct __sk_buff *skb, const struct pack
 	__u32 id = 0;
 
 	why = entry_choose(skb, p, &id, &backend);
+	if (why == DROP_no_backend)
+		return refuse_back(skb, p, why);
 	if (why)
 		return leave(why, TC_ACT_UNSPEC);
 	if (!backend->gateway_ifindex)

@@ -24,7 +24,7 @@
 	X(other_protocol)  /* not TCP, UDP or SCTP */                                              \
 	X(no_frontend)     /* nothing that is balanced */                                          \
 	X(foreign_address) /* a published port, but of another machine */                          \
-	X(no_backend)      /* a published port without backends: the kernel answers */             \
+	X(no_backend)      /* the node itself asks a port without backends: the kernel answers */  \
 	X(local_socket)    /* a connection that the node itself has opened */
 
 #define DROP_REASON(name) DROP_##name,

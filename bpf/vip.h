@@ -11,6 +11,7 @@
 #include "flow.h"
 #include "icmp.h"
 #include "nat.h"
+#include "refuse.h"
 
 /* The loader writes the network's VNI over this immediate: one compiled program serves every
  * network, without a look-up. See datapath/loader.py.
@@ -109,6 +110,12 @@ static __always_inline struct flow *vip_known_flow(const struct packet *p, struc
 	return NULL;
 }
 
+/* A connection cannot be moved to another backend: it is reset when its own has gone. */
+static __always_inline bool vip_has_lost_backend(const struct packet *p, struct flow_key *key)
+{
+	return p->protocol == IPPROTO_TCP && !is_syn(p) && flows.lookup(key);
+}
+
 static __always_inline int vip_direct(struct __sk_buff *skb, const struct packet *p,
 				      const struct flow *flow)
 {
@@ -148,7 +155,11 @@ static __always_inline int vip_new_flow(struct __sk_buff *skb, const struct pack
 	reply = replies.lookup(key);
 	if (reply && reply->to.saddr == p->t.daddr && reply->to.daddr == p->t.saddr)
 		return vip_hairpin_reply(skb, p, key, reply);
+	if (vip_has_lost_backend(p, key))
+		return refuse_back(skb, p, DROP_backend_gone);
 	why = vip_balance(p, key, frontend, &flow);
+	if (why == DROP_no_backend)
+		return refuse_back(skb, p, why);
 	if (why)
 		return leave(why, TC_ACT_SHOT);
 	return vip_forward(skb, p, &flow);

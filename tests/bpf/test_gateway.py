@@ -144,10 +144,10 @@ def test_what_is_not_balanced_passes(
     assert node.flows() == node.flows("entries") == {}
 
 
-def test_without_backends_the_packet_passes(node: Node, web: Service) -> None:
+def test_without_backends_the_client_is_refused(node: Node, web: Service) -> None:
     web.choose()
-    assert_result(node.nic_ingress(syn()), TC_UNSPEC, syn())
-    assert node.reasons() == {"handback_no_backend": 1}
+    assert node.nic_ingress(syn()).verdict == TC_REDIRECT
+    assert node.reasons() == {"drop_no_backend": 1}
 
 
 def test_answer_to_the_nodes_own_connection_passes(node: Node, web: Service) -> None:
@@ -295,8 +295,8 @@ def test_container_asks_for_a_task_of_another_node(node: Node) -> None:
 def test_container_without_a_backend_to_ask(node: Node, web: Service) -> None:
     web.choose()
     packet = tcp(NEIGHBOUR, ENTRY, macs=FROM_NEIGHBOUR)
-    assert_result(node.gateway_ingress(packet, "gw1"), TC_UNSPEC, packet)
-    assert node.reasons() == {"handback_no_backend": 1}
+    assert node.gateway_ingress(packet, "gw1").verdict == TC_REDIRECT
+    assert node.reasons() == {"drop_no_backend": 1}
 
 
 # --- what the kernel brings to a task

@@ -159,7 +159,8 @@ def test_draining_task_gets_what_was_sent_to_it(node: Node, web: Service) -> Non
 def test_gone_task_gets_nothing(node: Node, web: Service) -> None:
     node.nic_ingress(arriving(request()))
     web.state(HERE, GONE)
-    assert node.nic_ingress(arriving(request("A"))).verdict == TC_SHOT
+    refused = node.nic_ingress(arriving(request("A")))
+    assert refused.verdict == TC_REDIRECT  # back through the tunnel: see test_refuse
     assert node.reasons() == {"drop_backend_gone": 1}
 
 

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Telling a client at once that nobody is there, as a kernel would: a TCP reset (RFC 9293,
+ * 3.10.7.1), or "port unreachable" for UDP (RFC 1122, 3.2.2.1). The packet is turned into its own
+ * answer, with the Ethernet addresses swapped; the caller sends it back.
+ */
+#ifndef EBPFMESH_REFUSE_H
+#define EBPFMESH_REFUSE_H
+
+#include "checksum.h"
+#include "counters.h"
+#include "icmp.h"
+#include "parse.h"
+
+#define REFUSE_TTL 64
+#define ICMP_UNREACHABLE 3
+#define ICMP_PORT 3
+/* RFC 1812, 4.3.2.3: an ICMP error has no more than 576 bytes. */
+#define ICMP_QUOTE_MAX (576 - 28)
+
+struct reset {
+	struct iphdr ip;
+	struct tcphdr tcp;
+};
+
+struct unreachable {
+	struct iphdr ip;
+	struct icmp_header icmp;
+};
+
+static __always_inline int swap_macs(struct __sk_buff *skb)
+{
+	__u8 macs[12], swapped[12];
+
+	if (bpf_skb_load_bytes(skb, 0, macs, sizeof(macs)))
+		return -1;
+	__builtin_memcpy(swapped, macs + 6, 6);
+	__builtin_memcpy(swapped + 6, macs, 6);
+	return bpf_skb_store_bytes(skb, 0, swapped, sizeof(swapped), 0);
+}
+
+/* The IP header of the answer to p. */
+static __always_inline void answer_header(struct iphdr *ip, const struct packet *p, __u8 protocol,
+					  __u16 length)
+{
+	__builtin_memset(ip, 0, sizeof(*ip));
+	ip->version = 4;
+	ip->ihl = 5;
+	ip->tot_len = bpf_htons(length);
+	ip->frag_off = bpf_htons(IP_DF);
+	ip->ttl = REFUSE_TTL;
+	ip->protocol = protocol;
+	ip->saddr = p->t.daddr;
+	ip->daddr = p->t.saddr;
+	ip->check = ip_checksum(ip);
+}
+
+/* Sequence numbers as the RFC has them: an acknowledged one is taken up, else all that the packet
+ * brought is acknowledged.
+ */
+static __always_inline void reset_fill(struct tcphdr *reset, const struct packet *p,
+				       const struct tcphdr *tcp)
+{
+	__u32 brought = p->length - sizeof(struct iphdr) - tcp->doff * 4;
+
+	__builtin_memset(reset, 0, sizeof(*reset));
+	reset->source = tcp->dest;
+	reset->dest = tcp->source;
+	reset->doff = sizeof(*reset) / 4;
+	reset->rst = 1;
+	if (tcp->ack) {
+		reset->seq = tcp->ack_seq;
+		return;
+	}
+	reset->ack = 1;
+	reset->ack_seq = bpf_htonl(bpf_ntohl(tcp->seq) + brought + tcp->syn + tcp->fin);
+}
+
+static __always_inline int refuse_tcp(struct __sk_buff *skb, const struct packet *p)
+{
+	struct tcphdr tcp;
+	struct reset r;
+
+	if (p->tcp_flags & TCP_RST)
+		return -1;
+	if (bpf_skb_load_bytes(skb, L4_OFFSET, &tcp, sizeof(tcp)))
+		return -1;
+	answer_header(&r.ip, p, IPPROTO_TCP, sizeof(r));
+	reset_fill(&r.tcp, p, &tcp);
+	if (bpf_skb_change_tail(skb, ETH_HLEN + sizeof(r), 0))
+		return -1;
+	if (bpf_skb_store_bytes(skb, L3_OFFSET, &r, sizeof(r), BPF_F_RECOMPUTE_CSUM))
+		return -1;
+	return l4_checksum_set(skb, L4_OFFSET + offsetof(struct tcphdr, check), &r.tcp,
+			       sizeof(r.tcp), pseudo_sum(&r.ip, sizeof(r.tcp)));
+}
+
+/* The quoted datagram need not be read for the checksum: a valid IP header sums up to nothing, and
+ * a valid UDP datagram to the complement of its pseudo header. One whose checksum is still to be
+ * finished (offload) will be valid when it is sent.
+ */
+static __always_inline int refuse_udp(struct __sk_buff *skb, const struct packet *p)
+{
+	struct unreachable u;
+	struct iphdr quoted;
+	__be16 check;
+	__u32 sum;
+
+	if (p->length > ICMP_QUOTE_MAX || skb->gso_segs > 1)
+		return -1;
+	if (bpf_skb_load_bytes(skb, L4_OFFSET + offsetof(struct udphdr, check), &check, 2) ||
+	    bpf_skb_load_bytes(skb, L3_OFFSET, &quoted, sizeof(quoted)) || !check)
+		return -1;
+	answer_header(&u.ip, p, IPPROTO_ICMP, p->length + sizeof(u));
+	u.icmp.type = ICMP_UNREACHABLE;
+	u.icmp.code = ICMP_PORT;
+	u.icmp.checksum = 0;
+	u.icmp.rest = 0;
+	sum = bpf_csum_diff(0, 0, (__be32 *)&u.icmp, sizeof(u.icmp),
+			    (__u16)~fold(pseudo_sum(&quoted, p->length - sizeof(quoted))));
+	u.icmp.checksum = ~fold(sum);
+	if (bpf_skb_adjust_room(skb, sizeof(u), BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
+		return -1;
+	return bpf_skb_store_bytes(skb, L3_OFFSET, &u, sizeof(u), BPF_F_RECOMPUTE_CSUM);
+}
+
+/* Turns the packet into its refusal. False if it is not one to be answered: then it is dropped. */
+static __always_inline bool refuse(struct __sk_buff *skb, const struct packet *p)
+{
+	int err = -1;
+
+	if (p->protocol == IPPROTO_TCP)
+		err = refuse_tcp(skb, p);
+	else if (p->protocol == IPPROTO_UDP)
+		err = refuse_udp(skb, p);
+	return !err && !swap_macs(skb);
+}
+
+/* Refuses a packet to where it came from. */
+static __always_inline int refuse_back(struct __sk_buff *skb, const struct packet *p,
+				       enum reason why)
+{
+	__u32 ifindex = skb->ifindex;
+
+	if (!refuse(skb, p))
+		return leave(why, TC_ACT_SHOT);
+	return leave(why, bpf_redirect(ifindex, 0));
+}
+
+#endif
