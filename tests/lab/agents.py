@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agents of the lab: with which settings they run, what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from ebpfmesh.lab.lab import Lab
+from ebpfmesh.lab.processes import wait_until
+from ebpfmesh.lab.unix_http import get_json
+from ebpfmesh.status import ServiceStatus, Status
+
+READY_TIMEOUT_S = 60
+
+
+class Agents:
+    """All agents of one lab."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._settings: dict[str, str] = {}
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        return tuple(node.name for node in self._lab.nodes)
+
+    def use(self, **settings: str) -> None:
+        """Let every agent run with these settings, and no others."""
+        wanted = {f"EBPFMESH_{name.upper()}": value for name, value in settings.items()}
+        if wanted != self._settings:
+            self._settings = wanted
+            for node in self.nodes:
+                self._lab.stop_agent(node)
+        self.start_missing()
+
+    def start_missing(self) -> None:
+        for node in self._lab.nodes:
+            if node.agent_pid is None:
+                self.start(node.name)
+
+    def start(self, node: str) -> None:
+        self._lab.start_agent(node, self._settings)
+
+    def kill_and_start(self, node: str) -> None:
+        self._lab.kill_agent(node)
+        self.start(node)
+
+    def status(self, node: str) -> Status:
+        raw = get_json(self._lab.node(node).agent_socket, "/status")
+        return msgspec.convert(raw, Status)
+
+    def service(self, node: str, name: str, network: str) -> ServiceStatus | None:
+        rows = (s for s in self.status(node).services if (s.name, s.network) == (name, network))
+        return next(rows, None)
+
+    def wait_ready(
+        self, name: str, network: str, count: int, nodes: Iterable[str] | None = None
+    ) -> None:
+        """Wait until these nodes' maps hold so many backends, all of them ready."""
+        for node in self.nodes if nodes is None else nodes:
+            seen: list[ServiceStatus | None] = []
+
+            def ready(node: str = node, seen: list[ServiceStatus | None] = seen) -> bool:
+                seen[:] = [self.service(node, name, network)]
+                return seen[0] is not None and (seen[0].ready, seen[0].total) == (count, count)
+
+            assert wait_until(ready, READY_TIMEOUT_S, 0.1), f"{node} has {seen}, not {count}"
+
+    def wait_gone(self, names: Iterable[str]) -> None:
+        """Wait until no node knows of these services any more."""
+        wanted = set(names)
+        for node in self.nodes:
+
+            def gone(node: str = node) -> bool:
+                return wanted.isdisjoint(s.name for s in self.status(node).services)
+
+            assert wait_until(gone, READY_TIMEOUT_S, 0.1), f"{node} still knows of {wanted}"

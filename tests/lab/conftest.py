@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One lab of three nodes for all. Without root the tests fail: skipped, they prove nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from ebpfmesh.lab.lab import Lab
+from ebpfmesh.lab.processes import last_lines
+
+from .agents import Agents
+from .world import World
+
+_AGENT_LINES = 40
+_DOCKER_LINES = 15
+_OWN_LAB = "test_down.py"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What brings up a lab of its own comes first: there is never more than one."""
+    items.sort(key=lambda item: item.path.name != _OWN_LAB)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed and item.path.parent == Path(__file__).parent:
+        report.sections.extend(_logs())
+    return report
+
+
+def _logs() -> Iterator[tuple[str, str]]:
+    lab = Lab.find()
+    for node in lab.nodes if lab else ():
+        yield f"agent of {node.name}", last_lines(node.agent_log, _AGENT_LINES)
+        yield f"dockerd of {node.name}", last_lines(node.docker_log, _DOCKER_LINES)
+
+
+class Session(NamedTuple):
+    lab: Lab
+    agents: Agents
+
+
+@pytest.fixture(scope="session")
+def session() -> Iterator[Session]:
+    if os.geteuid() != 0:
+        pytest.fail("these tests make namespaces and load programs: run them as root", False)
+    lab = Lab.up(nodes=3)
+    try:
+        yield Session(lab, Agents(lab))
+    finally:
+        lab.down()
+
+
+@pytest.fixture(scope="session", params=["tunnel", "dsr"])
+def return_mode(session: Session, request: pytest.FixtureRequest) -> str:
+    mode = str(request.param)
+    session.agents.use(return_mode=mode)
+    return mode
+
+
+@pytest.fixture(scope="session", params=["generic", "off"])
+def xdp(session: Session, request: pytest.FixtureRequest) -> str:
+    mode = str(request.param)
+    session.agents.use(xdp=mode)
+    return mode
+
+
+@pytest.fixture
+def world(session: Session, request: pytest.FixtureRequest) -> Iterator[World]:
+    """Services and networks for one test."""
+    if not {"return_mode", "xdp"} & set(request.fixturenames):
+        session.agents.use()
+    world = World(*session)
+    try:
+        yield world
+    finally:
+        world.clear()
