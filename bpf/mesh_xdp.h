@@ -173,7 +173,7 @@ static __always_inline int mesh_xdp(struct xdp_md *ctx)
 
 	if (is_wrapped(data, end))
 		return xdp_tunnel(ctx);
-	if (parse_ethernet(data, end, &p))
+	if (parse_xdp(data, end, &p))
 		return XDP_PASS; /* tc finds the same, and counts why */
 	return xdp_enter(ctx, &p);
 }

@@ -86,6 +86,16 @@ static __always_inline enum reason parse_ipv4(void *l3, void *end, struct packet
 	return REASON_NONE;
 }
 
+/* Whether the length in the IPv4 header can be true: Ethernet may pad a packet, nothing may cut it.
+ * `frame` is what there is, from the Ethernet header on.
+ */
+static __always_inline bool length_is_true(const struct packet *p, __u32 frame)
+{
+	__u32 l4 = p->protocol == IPPROTO_TCP ? sizeof(struct tcphdr) : sizeof(struct udphdr);
+
+	return p->length >= sizeof(struct iphdr) + l4 && p->length + ETH_HLEN <= frame;
+}
+
 static __always_inline enum reason parse_ethernet(void *data, void *end, struct packet *p)
 {
 	struct ethhdr *eth = data;
@@ -97,16 +107,30 @@ static __always_inline enum reason parse_ethernet(void *data, void *end, struct 
 	return parse_ipv4(data + ETH_HLEN, end, p);
 }
 
-/* A socket buffer may hold its headers in pages: bring them in once, where that matters. */
+static __always_inline enum reason parse_xdp(void *data, void *end, struct packet *p)
+{
+	enum reason why = parse_ethernet(data, end, p);
+
+	if (!why && !length_is_true(p, end - data))
+		return HANDBACK_truncated;
+	return why;
+}
+
+/* A socket buffer may hold its headers in pages: bring them in once, where that matters. One of
+ * many segments may be longer than an IPv4 header can say.
+ */
 static __always_inline enum reason parse_skb(struct __sk_buff *skb, struct packet *p)
 {
 	enum reason why = parse_ethernet((void *)(long)skb->data, (void *)(long)skb->data_end, p);
 
-	if (why != HANDBACK_truncated)
-		return why;
-	if (bpf_skb_pull_data(skb, skb->len < PULL_LEN ? skb->len : PULL_LEN))
+	if (why == HANDBACK_truncated) {
+		if (bpf_skb_pull_data(skb, skb->len < PULL_LEN ? skb->len : PULL_LEN))
+			return HANDBACK_truncated;
+		why = parse_ethernet((void *)(long)skb->data, (void *)(long)skb->data_end, p);
+	}
+	if (!why && skb->gso_segs <= 1 && !length_is_true(p, skb->len))
 		return HANDBACK_truncated;
-	return parse_ethernet((void *)(long)skb->data, (void *)(long)skb->data_end, p);
+	return why;
 }
 
 #endif
