@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import ebpfmesh
-from ebpfmesh.cli import ask, run
+from ebpfmesh.cli import ask, check, demo, run
 from ebpfmesh.cli.options import with_settings
 from ebpfmesh.lab.cli import app as lab
 
@@ -41,7 +41,9 @@ app.command("agent")(with_settings(run.agent))
 app.command("status")(ask.status)
 app.add_typer(ask.services, name="service")
 app.add_typer(ask.flows, name="flow")
+app.command("check")(with_settings(check.run))
 app.command("detach")(with_settings(run.detach))
+app.command("demo")(demo.run)
 app.add_typer(lab, name="lab")
 
 

@@ -32,20 +32,24 @@ SocketOption = Annotated[
     ),
 ]
 
-Command = Callable[[str | None, Mapping[str, str | None]], None]
+Given = Mapping[str, str | None]
 
 
-def with_settings(command: Command) -> Callable[..., None]:
-    """Give a command an option for every setting; it gets the file and what was given.
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for every setting, beside what it has after its first two.
 
-    Values stay text here: `ebpfmesh.config` alone says what is allowed.
+    These are the file and what was given. Values stay text here: `ebpfmesh.config` alone says
+    what is allowed.
     """
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[2:]
 
-    def wrapper(**given: str | None) -> None:
-        command(given.pop("config", None), given)
+    def wrapper(**given: Any) -> None:
+        extra = {each.name: given.pop(each.name) for each in own}
+        command(given.pop("config", None), given, **extra)
 
     config_help = f"The TOML file.  [env: {FILE_VARIABLE}; default: {DEFAULT_FILE}]"
-    parameters = [_parameter("config", "--config", config_help, "FILE")]
+    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
+    parameters += [_parameter("config", "--config", config_help, "FILE")]
     parameters += [
         _parameter(name, option(name), _help(setting), _metavar(setting))
         for name, setting in settings().items()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,10 +14,11 @@ import typer
 
 from ebpfmesh.cli import exits, logs
 from ebpfmesh.cli.client import answers
+from ebpfmesh.cli.options import Given
 from ebpfmesh.config import Config, load
 
 
-def agent(file: str | None, given: Mapping[str, str | None]) -> None:
+def agent(file: str | None, given: Given) -> None:
     """Run on a node, in the foreground, until SIGTERM or Ctrl-C.
 
     What it has attached stays attached, and goes on working. Settings come from the file, then the
@@ -42,7 +43,7 @@ async def _until_told_to_end(config: Config) -> None:
         await running
 
 
-def detach(file: str | None, given: Mapping[str, str | None]) -> None:
+def detach(file: str | None, given: Given) -> None:
     """Take every program and map off this node: Docker's own path serves again."""
     with exits.errors_for_people():
         config = load(file, os.environ, given)

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is known of a node before anything runs on it. Pure data."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from ebpfmesh.model import Frozen
+
+
+class Level(StrEnum):
+    """`WARNING`: it runs, with less. `FAILURE`: it does not. `INFO` asks for nothing."""
+
+    OK = "ok"
+    INFO = "info"
+    WARNING = "warning"
+    FAILURE = "failure"
+
+
+class Verdict(Frozen, frozen=True, omit_defaults=False):
+    """One line; `todo` says what to do about it, if anything."""
+
+    level: Level
+    subject: str
+    text: str
+    todo: str = ""
+
+
+class Mount(Frozen, frozen=True):
+    """Where a file system of which kind is mounted."""
+
+    target: str
+    kind: str
+
+
+class LinkFacts(Frozen, frozen=True):
+    """A link of the node; `xdp` names the program on it."""
+
+    name: str
+    mtu: int
+    addresses: tuple[str, ...] = ()
+    xdp: str = ""
+
+
+class Filter(Frozen, frozen=True):
+    """A program in tc ingress of the device."""
+
+    name: str
+    priority: int
+
+
+class SwarmFacts(Frozen, frozen=True):
+    """What dockerd says of the node; `error` is why it did not."""
+
+    error: str = ""
+    address: str = ""
+    manager: bool = False
+    engine_version: str = ""
+    certificates_error: str = ""
+
+
+class Facts(Frozen, frozen=True):
+    """All of it. `links` is None if they could not be looked at."""
+
+    root: bool
+    capabilities: int
+    kernel: str
+    jit: str
+    mounts: tuple[Mount, ...]
+    bcc: str
+    missing_headers: str
+    swarm: SwarmFacts
+    links: tuple[LinkFacts, ...] | None
+    filters: tuple[Filter, ...]
+    rp_filter: dict[str, int]
+    ip_vs: bool
+    listening: frozenset[int]
+    agent: bool

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the facts of a node mean for ebpfmesh. Pure, no I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from ebpfmesh.check.facts import Facts, Level, LinkFacts, Verdict
+from ebpfmesh.config import Config
+
+# Maps in maps are written in batches since 5.19, the youngest thing that the programs need.
+MIN_KERNEL = (5, 19)
+TUNNEL_BYTES = 50
+_TCP_BYTES = 40
+_DATAGRAM_BYTES = 28
+_FULL_MTU = 1500
+_OVERLAY_MTU = 1450
+
+# Numbers from the kernel's linux/capability.h.
+_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
+_OWN_XDP = "nic_xdp"
+_OWN_FILTER = "ebpfmesh"
+_OWN_PRIORITY = 7
+_STRICT = 1
+
+
+def judge(facts: Facts, config: Config) -> list[Verdict]:
+    """Return a verdict for each thing that ebpfmesh needs or minds."""
+    return [
+        _privileges(facts),
+        _kernel(facts),
+        _jit(facts),
+        _bpffs(facts, config),
+        _cgroup(facts, config),
+        _bcc(facts),
+        _headers(facts),
+        *_docker(facts),
+        *_network(facts, config),
+        _ip_vs(facts),
+        *_ports(facts, config),
+        _agent(facts, config),
+    ]
+
+
+def passed(verdicts: list[Verdict]) -> bool:
+    """Tell whether the node can run it."""
+    return not any(verdict.level is Level.FAILURE for verdict in verdicts)
+
+
+def _ok(subject: str, text: str) -> Verdict:
+    return Verdict(Level.OK, subject, text)
+
+
+def _info(subject: str, text: str) -> Verdict:
+    return Verdict(Level.INFO, subject, text)
+
+
+def _warning(subject: str, text: str, todo: str) -> Verdict:
+    return Verdict(Level.WARNING, subject, text, todo)
+
+
+def _failure(subject: str, text: str, todo: str) -> Verdict:
+    return Verdict(Level.FAILURE, subject, text, todo)
+
+
+# --- the machine ------------------------------------------------------------------------
+
+
+def _privileges(facts: Facts) -> Verdict:
+    missing = [name for name, bit in _CAPABILITIES.items() if not facts.capabilities >> bit & 1]
+    if not facts.root:
+        return _failure("privileges", "not root", "run it as root")
+    if missing:
+        return _failure(
+            "privileges", f"root without {', '.join(missing)}", "give the container these"
+        )
+    return _ok("privileges", "root, with the capabilities that are needed")
+
+
+def _kernel(facts: Facts) -> Verdict:
+    found = re.match(r"(\d+)\.(\d+)", facts.kernel)
+    version = tuple(int(part) for part in found.groups()) if found else (0, 0)
+    if version < MIN_KERNEL:
+        wanted = ".".join(map(str, MIN_KERNEL))
+        return _failure("kernel", facts.kernel, f"boot Linux {wanted} or newer")
+    return _ok("kernel", facts.kernel)
+
+
+def _jit(facts: Facts) -> Verdict:
+    if facts.jit == "":
+        return _failure("bpf", "no BPF compiler in the kernel", "use a kernel with CONFIG_BPF_JIT")
+    if facts.jit == "0":
+        return _warning(
+            "bpf", "programs are interpreted, which is slow", "sysctl -w net.core.bpf_jit_enable=1"
+        )
+    return _ok("bpf", "programs are compiled to machine code")
+
+
+def _bpffs(facts: Facts, config: Config) -> Verdict:
+    kind, target = _file_system(facts, config.pin_dir)
+    if kind != "bpf":
+        return _failure(
+            "bpffs",
+            f"{config.pin_dir} is not in a BPF file system",
+            "mount -t bpf bpf /sys/fs/bpf",
+        )
+    return _ok("bpffs", f"mounted on {target}")
+
+
+def _file_system(facts: Facts, path: str) -> tuple[str, str]:
+    """Return kind and place of the mount that holds a path: the last of the deepest."""
+    wanted = PurePosixPath(path)
+    holding = [m for m in facts.mounts if wanted.is_relative_to(m.target)]
+    deepest = max(holding, key=lambda m: len(PurePosixPath(m.target).parts), default=None)
+    same = [m for m in holding if deepest and m.target == deepest.target]
+    return (same[-1].kind, same[-1].target) if same else ("", "")
+
+
+def _cgroup(facts: Facts, config: Config) -> Verdict:
+    roots = [mount.target for mount in facts.mounts if mount.kind == "cgroup2"]
+    place = config.cgroup or next(iter(roots), "")
+    if not roots:
+        return _warning(
+            "cgroup2",
+            "not mounted: localhost:PORT on this node is not balanced",
+            "mount -t cgroup2 none /sys/fs/cgroup, or boot with the unified hierarchy",
+        )
+    return _ok("cgroup2", f"programs at sockets go to {place}")
+
+
+def _bcc(facts: Facts) -> Verdict:
+    todo = (
+        "install Debian's python3-bpfcc, and make the virtual environment from the system's "
+        "python3 with --system-site-packages"
+    )
+    if facts.bcc == "":
+        return _failure("bcc", "the module bcc is missing", todo)
+    if facts.bcc == "foreign":
+        return _failure(
+            "bcc", "the module bcc is another project's", f"pip uninstall bcc, then {todo}"
+        )
+    return _ok("bcc", f"in {facts.bcc}")
+
+
+def _headers(facts: Facts) -> Verdict:
+    if facts.missing_headers:
+        return _failure(
+            "headers", f"{facts.missing_headers} is missing", "install Debian's linux-libc-dev"
+        )
+    return _ok("headers", "the C library's copies of the kernel's headers are there")
+
+
+# --- Docker -----------------------------------------------------------------------------
+
+
+def _docker(facts: Facts) -> Iterator[Verdict]:
+    swarm = facts.swarm
+    if swarm.error:
+        yield _failure("swarm", swarm.error, "start dockerd and join a Swarm, see above")
+        return
+    role = "manager, serves as a hub" if swarm.manager else "worker"
+    yield _ok("swarm", f"Engine {swarm.engine_version}, {role}, address {swarm.address}")
+    if swarm.certificates_error:
+        yield _failure(
+            "certificates", swarm.certificates_error, "set swarm_dir; with autolock, turn it off"
+        )
+    else:
+        yield _ok("certificates", "those of the Swarm can be read")
+
+
+# --- the network ------------------------------------------------------------------------
+
+
+def _network(facts: Facts, config: Config) -> Iterator[Verdict]:
+    if facts.links is None:
+        yield _warning("device", "links could not be looked at", "install iproute2")
+        return
+    device = _device(facts.links, config.device, facts.swarm.address)
+    if device is None:
+        if config.device:
+            yield _failure("device", f"no link is called {config.device}", "correct device")
+        elif facts.swarm.address:
+            text = f"no link holds {facts.swarm.address}"
+            yield _failure("device", text, "set device to the link that carries VXLAN")
+        return
+    yield _ok("device", f"{device.name}, MTU {device.mtu}")
+    yield from _mtu(device, config)
+    yield _xdp(device, config)
+    yield from _filters(facts, device)
+    yield _rp_filter(facts, device)
+
+
+def _device(links: tuple[LinkFacts, ...], name: str, address: str) -> LinkFacts | None:
+    for link in links:
+        if link.name == name or (not name and address and address in link.addresses):
+            return link
+    return None
+
+
+def _mtu(device: LinkFacts, config: Config) -> Iterator[Verdict]:
+    room = config.underlay_mtu or device.mtu
+    if room > device.mtu:
+        yield _warning(
+            "mtu",
+            f"underlay_mtu is {room}, but {device.name} takes {device.mtu}",
+            "set underlay_mtu to 0, or to what every link between the nodes takes",
+        )
+    if room < _FULL_MTU:
+        yield _warning(
+            "overlay mtu",
+            f"overlay networks send up to {_OVERLAY_MTU} bytes, and VXLAN adds {TUNNEL_BYTES}: "
+            f"more than {room}",
+            f"create networks with --opt com.docker.network.driver.mtu={room - TUNNEL_BYTES}",
+        )
+    segment, datagram = room - TUNNEL_BYTES - _TCP_BYTES, room - TUNNEL_BYTES - _DATAGRAM_BYTES
+    yield _info(
+        "tunnel",
+        f"published ports between nodes: TCP segments of up to {segment} bytes (clamped), "
+        f"datagrams of up to {datagram}",
+    )
+
+
+def _xdp(device: LinkFacts, config: Config) -> Verdict:
+    if device.xdp in ("", _OWN_XDP):
+        return _ok("xdp", "ours is attached" if device.xdp else f"{device.name} is free")
+    if config.xdp == "off":
+        return _info("xdp", f"{device.xdp} is on {device.name}; ours stays off, as set")
+    return _failure(
+        "xdp",
+        f"another program, {device.xdp}, is on {device.name}",
+        "take it off (ip link set dev NAME xdp off), or set xdp = off: tc does all the work then",
+    )
+
+
+def _filters(facts: Facts, device: LinkFacts) -> Iterator[Verdict]:
+    for other in facts.filters:
+        if other.name.startswith(_OWN_FILTER):
+            continue
+        first = other.priority <= _OWN_PRIORITY
+        when = "before" if first else "after"
+        text = f"another program, {other.name}, is on {device.name} and runs {when} ours"
+        todo = "see that it lets pass what is published" if first else ""
+        yield Verdict(Level.WARNING if first else Level.INFO, "tc", text, todo)
+
+
+def _rp_filter(facts: Facts, device: LinkFacts) -> Verdict:
+    value = max(facts.rp_filter.get("all", 0), facts.rp_filter.get(device.name, 0))
+    word = "strict" if value == _STRICT else "not strict"
+    return _info("rp_filter", f"{word} on {device.name}: balanced packets do not meet it")
+
+
+def _ip_vs(facts: Facts) -> Verdict:
+    if facts.ip_vs:
+        return _info("ip_vs", "is there: Docker's own path serves after `ebpfmesh detach`")
+    return _info("ip_vs", "is not there: without ebpfmesh, VIPs and published ports are dead")
+
+
+def _ports(facts: Facts, config: Config) -> Iterator[Verdict]:
+    wanted = {"metrics_port": config.metrics_port}
+    if facts.swarm.manager:
+        wanted["hub_port"] = config.hub_port
+    for name, port in wanted.items():
+        if port in facts.listening and not facts.agent:
+            yield _failure(
+                "ports", f"TCP port {port} is taken", f"set {name}, for hubs on every node"
+            )
+    yield _info(
+        "firewall",
+        f"between the nodes open TCP {config.hub_port} and UDP {config.vxlan_port}, "
+        f"for Prometheus TCP {config.metrics_port}",
+    )
+
+
+def _agent(facts: Facts, config: Config) -> Verdict:
+    if facts.agent:
+        return _ok("agent", f"answers on {config.socket}")
+    return _info("agent", f"none answers on {config.socket}")
