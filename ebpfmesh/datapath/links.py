@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any
 
-from pyroute2 import AsyncIPRoute, IPRoute, config
+from pyroute2 import AsyncIPRoute, IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
+
+from ebpfmesh.datapath.netns import netlink_socket
 
 _AF_INET = 2
 _RTMGRP_LINK = 1
@@ -20,11 +22,6 @@ _ETH_P_ALL = 0x0003
 _EEXIST = errno.EEXIST
 # How the kernel says that there is no such link, queueing discipline or filter.
 _ABSENT = frozenset({errno.ENOENT, errno.EINVAL, errno.ENODEV})
-
-# pyroute2 enters another namespace in a forked child, which it then ends by SIGTERM. The child
-# must not have our handlers: asyncio's would tell us, through the pipe that both have, that we
-# were told to end.
-config.disable_mp_signal = True
 
 # Our place among the filters of a hook: early, and told apart from others' by name.
 FILTER_PRIORITY = 7
@@ -194,7 +191,8 @@ def links_of(netns: str) -> Iterator[Links]:
     Whatever the kernel refuses is an `OSError`; `FileNotFoundError` if there is no such
     namespace (any more).
     """
-    with IPRoute(netns=netns or None) as route:
+    # pyroute2 takes the descriptor over.
+    with IPRoute(fileno=netlink_socket(netns).detach()) as route:
         try:
             yield Links(route)
         except NetlinkError as error:
@@ -203,7 +201,7 @@ def links_of(netns: str) -> Iterator[Links]:
 
 async def link_changes(netns: str) -> AsyncIterator[None]:
     """Yields at every change of a link or an address in a namespace: "look again"."""
-    async with AsyncIPRoute(netns=netns or None) as route:
+    async with AsyncIPRoute(fileno=netlink_socket(netns).detach()) as route:
         await route.bind(groups=_RTMGRP_LINK | _RTMGRP_IPV4_IFADDR)
         while True:
             async for _ in route.get():

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Netlink sockets in other network namespaces.
+
+A socket belongs to the namespace in which it was opened, for good. So a thread enters the
+namespace, opens the socket and ends: no process is forked, and no other thread moves.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+_CLONE_NEWNET = 0x40000000
+_NETLINK_ROUTE = 0
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _open_here() -> socket.socket:
+    # The kernel makes no difference between datagram and raw; asyncio wants the former.
+    kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
+    return socket.socket(socket.AF_NETLINK, kind, _NETLINK_ROUTE)
+
+
+def _enter_and_open(path: str) -> socket.socket:
+    """Moves the calling thread into the namespace for the rest of its life."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _libc.setns(fd, _CLONE_NEWNET):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), path)
+    finally:
+        os.close(fd)
+    return _open_here()
+
+
+def netlink_socket(netns: str) -> socket.socket:
+    """An rtnetlink socket in the namespace at path `netns`; in the caller's own if that is empty.
+
+    The caller closes it. Raises `FileNotFoundError` for a path that does not exist, `OSError`
+    for one that is no namespace or may not be entered.
+    """
+    if not netns:
+        return _open_here()
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(_enter_and_open, netns).result()
