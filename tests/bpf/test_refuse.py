@@ -47,7 +47,8 @@ def unreachable(refused: Packet) -> Packet:
     """ICMP "port unreachable", with all of the datagram in it."""
     eth, quoted = refused[Ether], refused[IP]
     answer = IP(src=quoted.dst, dst=quoted.src, id=0, flags="DF", ttl=64)
-    return Ether(src=eth.dst, dst=eth.src) / answer / ICMP(type=3, code=3) / quoted
+    frame: Packet = Ether(src=eth.dst, dst=eth.src) / answer / ICMP(type=3, code=3) / quoted
+    return frame
 
 
 @pytest.fixture
