@@ -5,39 +5,14 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 from aiohttp import web
 
-from ebpfmesh.status import FlowStatus, Status
+from ebpfmesh.agent.answers import Answers
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-
-class Answers(Protocol):
-    """What the agent can be asked."""
-
-    async def status(self) -> Status:
-        """All of its state."""
-        ...
-
-    async def flows(self) -> list[FlowStatus]:
-        """The live flows."""
-        ...
-
-    async def metrics(self) -> bytes:
-        """The Prometheus exposition."""
-        ...
-
-    def is_ready(self) -> bool:
-        """Whether the maps hold what the Swarm wants."""
-        ...
-
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def _json(value: object) -> web.Response:

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent answers when it is asked for its status, its flows or its metrics."""
+
+from __future__ import annotations
+
+import time
+
+import ebpfmesh
+from ebpfmesh.agent.flowlist import list_flows
+from ebpfmesh.agent.hubrole import HubRole
+from ebpfmesh.agent.keeper import Keeper
+from ebpfmesh.agent.report import MapReader
+from ebpfmesh.agent.worker import Worker
+from ebpfmesh.config import Config
+from ebpfmesh.datapath.datapath import Datapath
+from ebpfmesh.desired import notes
+from ebpfmesh.hub.client import HubClient
+from ebpfmesh.metrics import render
+from ebpfmesh.status import (
+    STATUS_VERSION,
+    DatapathStatus,
+    FlowStatus,
+    HubStatus,
+    NodeStatus,
+    NoteStatus,
+    Status,
+)
+from ebpfmesh.swarm.local import NodeInfo
+
+
+class Answers:
+    """Reads the parts of a running agent; changes nothing."""
+
+    def __init__(
+        self,
+        config: Config,
+        info: NodeInfo,
+        datapath: Datapath,
+        keeper: Keeper,
+        hub: HubClient,
+        hub_role: HubRole,
+        worker: Worker,
+    ) -> None:
+        self._started = time.monotonic()
+        self._config = config
+        self._info = info
+        self._datapath = datapath
+        self._keeper = keeper
+        self._hub = hub
+        self._hub_role = hub_role
+        self._worker = worker
+
+    def is_ready(self) -> bool:
+        """Whether the maps hold what the Swarm wants, as far as is known."""
+        return self._keeper.synced and not self._keeper.error
+
+    async def status(self) -> Status:
+        """All that an operator may want to know."""
+        return await self._worker(self._status, self._hub_status())
+
+    async def flows(self) -> list[FlowStatus]:
+        """The flows that this node translates."""
+        names = self._reader().names()
+        return await self._worker(list_flows, self._datapath.module, names)
+
+    async def metrics(self) -> bytes:
+        """The Prometheus exposition."""
+        return render(await self.status(), self._keeper.timer)
+
+    def _reader(self) -> MapReader:
+        keeper = self._keeper
+        return MapReader(keeper.mesh, keeper.reconciler, self._datapath, self._info.node_id)
+
+    def _status(self, hub: HubStatus) -> Status:
+        reader, keeper = self._reader(), self._keeper
+        datapath = reader.datapath_status(self._config.return_mode, self._config.mesh_vni)
+        found = notes(keeper.mesh, keeper.local) if keeper.local else ()
+        return Status(
+            version=STATUS_VERSION,
+            problems=self._problems(hub, datapath),
+            node=self._node_status(),
+            datapath=datapath,
+            hub=hub,
+            maps=reader.maps(),
+            services=reader.services(),
+            drops=reader.drops(),
+            handbacks=reader.handbacks(),
+            notes=tuple(NoteStatus(str(n.severity), n.subject, n.text) for n in found),
+            syncs=keeper.timer.count,
+            sync_errors=keeper.timer.errors,
+            last_error=keeper.error,
+        )
+
+    def _node_status(self) -> NodeStatus:
+        return NodeStatus(
+            id=self._info.node_id,
+            hostname=self._info.hostname,
+            vtep=self._info.node_addr,
+            uptime_s=time.monotonic() - self._started,
+            agent_version=ebpfmesh.__version__,
+            engine_version=self._info.engine_version,
+        )
+
+    def _hub_status(self) -> HubStatus:
+        status = self._hub.status
+        return HubStatus(
+            role="hub" if self._hub_role.active else "agent",
+            connected=status.connected,
+            address=status.hub_address,
+            since_s=status.since_s,
+            state_version=status.state_version,
+            age_s=status.state_age_s,
+            last_error=status.last_error,
+        )
+
+    def _problems(self, hub: HubStatus, datapath: DatapathStatus) -> tuple[str, ...]:
+        problems = []
+        if not hub.connected:
+            cause = f": {hub.last_error}" if hub.last_error else ""
+            problems.append(f"no hub for {hub.since_s:.0f} s{cause}")
+        if not self._keeper.synced:
+            problems.append("nothing is known of the Swarm yet")
+        if self._keeper.error:
+            problems.append(f"the maps are behind: {self._keeper.error}")
+        if not datapath.programs:
+            problems.append("no programs are attached")
+        return tuple(problems)
