@@ -161,7 +161,7 @@ def service_table(services: Iterable[ServiceStatus]) -> Table:
 def service_lines(service: ServiceStatus) -> list[Text | Table]:
     """One service on one network, in full."""
     lines: list[Text | Table] = [
-        _line("service", f"{clean(service.name)} ({service.id})"),
+        _line("service", f"{clean(service.name)} ({clean(service.id)})"),
         _line("network", f"{clean(service.network)} (VNI {service.vni})"),
         _line("mode", service.mode),
         Text.assemble((f"{'state':<10}", "bold"), _state(service.state)),

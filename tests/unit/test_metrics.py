@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from prometheus_client.parser import text_string_to_metric_families
+
+from ebpfmesh.metrics import SyncTimer, backend_states, render
+from ebpfmesh.status import (
+    STATUS_VERSION,
+    BackendStatus,
+    DatapathStatus,
+    FrontendStatus,
+    HubStatus,
+    MapStatus,
+    NodeStatus,
+    ServiceStatus,
+    Status,
+    Traffic,
+)
+
+TRAFFIC = Traffic(10, 8, 1000, 800, 3)
+ENTERED = Traffic(packets_to_backend=7, bytes_to_backend=700, connections=2)
+
+
+def a_backend(address: str, state: str = "ready", traffic: Traffic = TRAFFIC) -> BackendStatus:
+    return BackendStatus("task" + address, address, "node1", True, state, traffic)
+
+
+def a_service(**changes: Any) -> ServiceStatus:
+    service = ServiceStatus(
+        id="s1",
+        name="web",
+        network="ingress",
+        vni=4096,
+        mode="vip",
+        state="ok",
+        ready=1,
+        total=1,
+        flows=5,
+        frontends=(FrontendStatus("tcp:8080", "port", 80, TRAFFIC, ENTERED),),
+        backends=(a_backend("10.0.0.5"),),
+    )
+    return msgspec.structs.replace(service, **changes)
+
+
+def a_status(*services: ServiceStatus, **changes: Any) -> Status:
+    status = Status(
+        version=STATUS_VERSION,
+        problems=(),
+        node=NodeStatus("n1", "node1", "192.0.2.11", 60.0, "0.1.0", "20.10.24"),
+        datapath=DatapathStatus("eth0", "native", "tunnel", 4, 16381, 1, 15461121),
+        hub=HubStatus("hub", True, "192.0.2.11", 5.0, 9, 0.5),
+        maps=(MapStatus("flows", 12, 262144),),
+        services=services,
+        drops={"no_backend": 4},
+        handbacks={"not_ipv4": 6},
+        notes=(),
+        syncs=3,
+        sync_errors=1,
+    )
+    return msgspec.structs.replace(status, **changes)
+
+
+ORDER = ("service", "network", "frontend", "backend", "reason", "map", "state", "direction", "le")
+
+
+def samples(text: bytes) -> dict[tuple[str, ...], float]:
+    """Name and label values -> value; a series that occurs twice fails."""
+    found: dict[tuple[str, ...], float] = {}
+    for family in text_string_to_metric_families(text.decode()):
+        for sample in family.samples:
+            labels = [sample.labels[name] for name in ORDER if name in sample.labels]
+            key = (sample.name, *labels)
+            assert key not in found
+            found[key] = sample.value
+    return found
+
+
+def test_a_status_becomes_metrics() -> None:
+    found = samples(render(a_status(a_service())))
+    expected: dict[tuple[str, ...], float] = {
+        ("ebpfmesh_service_packets_total", "web", "ingress", "tcp:8080", "to_backend"): 10,
+        ("ebpfmesh_service_packets_total", "web", "ingress", "tcp:8080", "to_client"): 8,
+        ("ebpfmesh_service_bytes_total", "web", "ingress", "tcp:8080", "to_client"): 800,
+        ("ebpfmesh_service_connections_total", "web", "ingress", "tcp:8080"): 3,
+        ("ebpfmesh_entry_packets_total", "web", "ingress", "tcp:8080", "to_backend"): 7,
+        ("ebpfmesh_entry_connections_total", "web", "ingress", "tcp:8080"): 2,
+        ("ebpfmesh_backend_bytes_total", "web", "ingress", "10.0.0.5", "to_backend"): 1000,
+        ("ebpfmesh_backend_connections_total", "web", "ingress", "10.0.0.5"): 3,
+        ("ebpfmesh_service_backends", "web", "ingress", "ready"): 1,
+        ("ebpfmesh_service_backends", "web", "ingress", "draining"): 0,
+        ("ebpfmesh_flows", "web", "ingress"): 5,
+        ("ebpfmesh_drops_total", "no_backend"): 4,
+        ("ebpfmesh_handbacks_total", "not_ipv4"): 6,
+        ("ebpfmesh_map_entries", "flows"): 12,
+        ("ebpfmesh_map_max_entries", "flows"): 262144,
+        ("ebpfmesh_hub_connected",): 1,
+        ("ebpfmesh_hub_state_age_seconds",): 0.5,
+        ("ebpfmesh_healthy",): 1,
+        ("ebpfmesh_syncs_total",): 3,
+        ("ebpfmesh_sync_errors_total",): 1,
+    }
+    assert expected.items() <= found.items()
+
+
+def test_labels_may_be_any_text() -> None:
+    names = ['a"b', "back\\slash", "new\nline", "größe", 'x",y="z', "\x1b[31m", "}"]
+    services = [a_service(name=name) for name in names]
+    found = samples(render(a_status(*services)))
+    for name in names:
+        assert found["ebpfmesh_flows", name, "ingress"] == 5
+
+
+def test_one_address_is_one_series() -> None:
+    """A task that is gone and a new one may share an address for a while."""
+    twins = (a_backend("10.0.0.5", "gone"), a_backend("10.0.0.5"))
+    found = samples(render(a_status(a_service(backends=twins, total=2))))
+    assert found["ebpfmesh_backend_connections_total", "web", "ingress", "10.0.0.5"] == 6
+
+
+def test_services_that_are_not_programmed_here_say_nothing_of_backends() -> None:
+    elsewhere = a_service(state="elsewhere", ready=0, frontends=(), backends=())
+    assert not [key for key in samples(render(a_status(elsewhere))) if "web" in key]
+
+
+def test_only_published_ports_have_entries() -> None:
+    vip = FrontendStatus("10.0.1.2", "vip", 0, TRAFFIC, Traffic())
+    found = samples(render(a_status(a_service(frontends=(vip,)))))
+    assert not [key for key in found if key[0].startswith("ebpfmesh_entry")]
+    assert ("ebpfmesh_service_connections_total", "web", "ingress", "10.0.1.2") in found
+
+
+def test_a_running_task_that_gets_nothing_is_unreachable() -> None:
+    backends = (a_backend("10.0.0.5"), a_backend("10.0.0.6"), a_backend("10.0.0.7", "draining"))
+    states = backend_states(a_service(backends=backends, ready=1, total=3))
+    assert states == {"ready": 1, "unreachable": 1, "draining": 1, "gone": 0}
+
+
+def test_trouble_shows() -> None:
+    hub = HubStatus("agent", False, "", 9.0, 0, None)
+    found = samples(render(a_status(problems=("no hub",), hub=hub)))
+    assert found[("ebpfmesh_healthy",)] == 0
+    assert found[("ebpfmesh_hub_connected",)] == 0
+    assert ("ebpfmesh_hub_state_age_seconds",) not in found
+
+
+def test_the_timer_counts_and_comes_along() -> None:
+    timer = SyncTimer()
+    timer.observe(0.002)
+    timer.observe(3)
+    timer.failed()
+    found = samples(render(a_status(), timer))
+    assert (timer.count, timer.errors) == (2, 1)
+    assert found[("ebpfmesh_sync_duration_seconds_count",)] == 2
+    assert found["ebpfmesh_sync_duration_seconds_bucket", "0.0025"] == 1
