@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ebpfmesh.datapath.source import (
+    amalgamate,
+    layout_version,
+    pinned_maps,
+    reasons,
+    source_dir,
+)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    (tmp_path / "main.c").write_text(
+        '#include <linux/bpf.h>\n#include "a.h"\n#include "b.h"\nint x;\n'
+    )
+    (tmp_path / "a.h").write_text('#include "b.h"\nint a;\n')
+    (tmp_path / "b.h").write_text("int b;\n")
+    return tmp_path
+
+
+def test_each_header_stands_once_before_what_uses_it(tree: Path) -> None:
+    lines = [line for line in amalgamate(tree, "main.c").splitlines() if line[0] != "#"]
+    assert lines == ["int b;", "int a;", "int x;"]
+
+
+def test_line_marks_name_file_and_line(tree: Path) -> None:
+    lines = amalgamate(tree, "main.c").splitlines()
+    assert lines[lines.index("int b;") - 1] == '#line 1 "b.h"'
+    assert lines[lines.index("int a;") - 1] == '#line 2 "a.h"'
+
+
+def test_system_headers_are_left_to_the_compiler(tree: Path) -> None:
+    assert "#include <linux/bpf.h>" in amalgamate(tree, "main.c")
+
+
+def test_programs_have_no_include_left_but_the_systems() -> None:
+    text = amalgamate(source_dir())
+    assert '#include "' not in text
+
+
+def test_layout_version_is_a_number() -> None:
+    assert layout_version(source_dir()) >= 1
+
+
+def test_missing_layout_version_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "types.h").write_text("struct nothing;\n")
+    with pytest.raises(ValueError, match="LAYOUT_VERSION"):
+        layout_version(tmp_path)
+
+
+def test_reasons_count_from_one_drops_first() -> None:
+    found = reasons(source_dir())
+    kinds = [kind for kind, _ in found.values()]
+    assert list(found) == list(range(1, len(found) + 1))
+    assert kinds == sorted(kinds)
+    assert ("drop", "bad_outer_source") in found.values()
+    assert ("handback", "fragment") in found.values()
+
+
+def test_every_map_but_none_other_is_pinned() -> None:
+    names = pinned_maps(source_dir())
+    assert len(names) == len(set(names))
+    assert {"frontends", "maglev", "flows", "replies", "entries", "reasons"} <= set(names)
