@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of settings: ``python -m ebpfmesh.cli.manual > docs/configuration.md``. Pure."""
+
+from __future__ import annotations
+
+import sys
+
+from ebpfmesh.config import DEFAULT_FILE, FILE_VARIABLE, Setting, option, settings
+
+_HEAD = f"""\
+# Configuration
+
+This page is made from `ebpfmesh/config.py` by `python -m ebpfmesh.cli.manual`.
+
+An agent needs no configuration. Each setting comes from the first of these that has it:
+
+1. the command line: `ebpfmesh agent --max-flows 1000000`;
+2. the environment: `EBPFMESH_MAX_FLOWS=1000000`;
+3. the TOML file: `max_flows = 1000000`, in `{DEFAULT_FILE}` or in the file that `--config` or
+   `{FILE_VARIABLE}` names;
+4. the default.
+
+A value that is not allowed, or a setting that does not exist, ends the command with one line that
+says where it was set and what is allowed (exit code 2). Of the other commands `check` and `detach`
+read the same settings; those that ask the agent need `socket` alone.
+
+`maglev_size`, `mesh_vni` and `hub_port` must be the same on every node.
+
+"""
+
+
+def configuration() -> str:
+    """Return the page."""
+    return _HEAD + "\n".join(_section(setting) for setting in settings().values())
+
+
+def _section(setting: Setting) -> str:
+    default = "auto (empty)" if setting.default == "" else f"`{setting.default}`"
+    return (
+        f"## `{setting.name}`\n\n"
+        f"{setting.description}\n\n"
+        f"- default: {default}\n"
+        f"- allowed: {setting.allowed}\n"
+        f"- environment: `{setting.variable}`\n"
+        f"- option: `{option(setting.name)}`\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.stdout.write(configuration())

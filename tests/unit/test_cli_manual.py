@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ebpfmesh.cli.app import app
+from ebpfmesh.cli.manual import configuration
+from ebpfmesh.config import Config, parse, settings
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_page_of_settings_is_up_to_date() -> None:
+    """If not: python -m ebpfmesh.cli.manual > docs/configuration.md."""
+    assert (DOCS / "configuration.md").read_text() == configuration()
+
+
+def test_every_setting_has_its_section() -> None:
+    assert re.findall(r"^## `(\w+)`$", configuration(), re.MULTILINE) == list(settings())
+
+
+def test_the_examples_of_the_page_are_valid() -> None:
+    example = re.search(r"`(max_flows = \d+)`", configuration())
+    assert example is not None
+    assert parse(example[1], "example", {}, {}) == Config(max_flows=1000000)
+
+
+def test_the_operators_guide_names_every_command() -> None:
+    guide = (DOCS / "operate.md").read_text()
+    names = {command.name for command in app.registered_commands}
+    names |= {group.name for group in app.registered_groups}
+    assert not [name for name in names if f"ebpfmesh {name}" not in guide]
+
+
+def test_the_operators_guide_names_every_reason_and_metric() -> None:
+    guide = (DOCS / "operate.md").read_text()
+    reasons = (DOCS.parent / "bpf" / "reasons.h").read_text()
+    for reason in re.findall(r"X\((\w+)\) +/\*", reasons):
+        assert f"`{reason}`" in guide
+    metrics = (DOCS.parent / "ebpfmesh" / "metrics.py").read_text()
+    for name in re.findall(r'"(ebpfmesh_\w+)"', metrics):
+        assert f"`{name}" in guide
