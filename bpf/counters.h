@@ -6,6 +6,7 @@
 #include <linux/if_ether.h>
 
 #include "maps.h"
+#include "parse.h"
 
 static __always_inline void counter_add(struct counter *counter, enum direction dir, __u32 packets,
 					__u32 bytes)
@@ -27,12 +28,15 @@ static __always_inline int leave(enum reason reason, int verdict)
 	return verdict;
 }
 
-/* One packet, or one GSO packet of many segments; bytes from the IP header on. */
-static __always_inline void count_skb(const struct __sk_buff *skb, __u32 frontend, __u32 backend,
-				      enum direction dir)
+/* One packet, or one GSO packet of many segments; bytes from the IP header on. What Ethernet pads
+ * a short packet with does not count.
+ */
+static __always_inline void count_skb(const struct __sk_buff *skb, const struct packet *p,
+				      __u32 frontend, __u32 backend, enum direction dir)
 {
-	__u32 packets = skb->gso_segs > 1 ? skb->gso_segs : 1;
-	__u32 bytes = skb->len - ETH_HLEN;
+	bool gso = skb->gso_segs > 1;
+	__u32 packets = gso ? skb->gso_segs : 1;
+	__u32 bytes = gso ? skb->len - ETH_HLEN : p->length;
 
 	counter_add(frontend_counters.lookup(&frontend), dir, packets, bytes);
 	counter_add(backend_counters.lookup(&backend), dir, packets, bytes);

@@ -37,55 +37,71 @@ static __always_inline bool has_local_socket(void *ctx, const struct packet *p)
 	return open;
 }
 
+/* Whom an entry node gives a packet to. */
+struct choice {
+	struct backend *backend;
+	__u32 id;
+	__u32 frontend;
+};
+
 /* The backend that this flow was given before, if it may have this packet too. */
-static __always_inline struct backend *entry_known(const struct packet *p, struct flow_key *key,
-						   __u32 *id)
+static __always_inline bool entry_known(const struct packet *p, struct flow_key *key,
+					struct choice *choice)
 {
 	struct entry *entry = entries.lookup(key);
 	struct backend *backend;
 
 	if (!entry || flow_restarts(p, entry->flags))
-		return NULL;
+		return false;
 	backend = flow_backend(p, entry->backend, entry->address);
 	if (!backend)
-		return NULL;
+		return false;
 	entry->flags |= flags_of(p, TO_BACKEND);
 	entry->seen_ns = bpf_ktime_get_coarse_ns();
-	*id = entry->backend;
-	count_entry(entry->frontend, p->length);
-	return backend;
+	choice->backend = backend;
+	choice->id = entry->backend;
+	choice->frontend = entry->frontend;
+	return true;
 }
 
 static __always_inline enum reason entry_balance(void *ctx, const struct packet *p,
 						 struct flow_key *key, struct frontend *frontend,
-						 __u32 *id, struct backend **out)
+						 struct choice *choice)
 {
 	struct entry entry = {};
 	struct backend *backend;
 	__be32 address = p->t.daddr;
+	__u32 id;
 
 	if (!addresses.lookup(&address))
 		return HANDBACK_foreign_address;
+	/* Its checksum, a CRC of the whole packet, does not allow a port to be changed. */
+	if (p->protocol == PROTO_SCTP && frontend->target_port != p->t.dport)
+		return HANDBACK_sctp_port;
 	if (!is_syn(p) && has_local_socket(ctx, p))
 		return HANDBACK_local_socket;
-	*id = maglev_choose(frontend->pool, flow_hash(p));
-	backend = backends.lookup(id);
-	if (!*id || !backend)
+	id = maglev_choose(frontend->pool, flow_hash(p));
+	backend = backends.lookup(&id);
+	if (!id || !backend)
 		return DROP_no_backend;
 	entry.seen_ns = bpf_ktime_get_coarse_ns();
-	entry.backend = *id;
+	entry.backend = id;
 	entry.frontend = frontend->id;
 	entry.address = backend->address;
+	entry.flags = flags_of(p, TO_BACKEND);
 	entries.update(key, &entry);
-	count_entry(frontend->id, p->length);
 	count_new_entry(frontend->id);
-	*out = backend;
+	choice->backend = backend;
+	choice->id = id;
+	choice->frontend = frontend->id;
 	return REASON_NONE;
 }
 
-/* Finds the backend for a packet to a published port of this node. */
-static __always_inline enum reason entry_choose(void *ctx, const struct packet *p, __u32 *id,
-						struct backend **out)
+/* Finds the backend for a packet to a published port of this node. Who acts on the choice counts
+ * the packet, with count_entry().
+ */
+static __always_inline enum reason entry_choose(void *ctx, const struct packet *p,
+						struct choice *choice)
 {
 	struct frontend *frontend = port_frontend(p->t.dport, p->protocol);
 	struct flow_key key;
@@ -93,10 +109,9 @@ static __always_inline enum reason entry_choose(void *ctx, const struct packet *
 	if (!frontend)
 		return HANDBACK_no_frontend;
 	key = flow_key_of(p, 0);
-	*out = entry_known(p, &key, id);
-	if (*out)
+	if (entry_known(p, &key, choice))
 		return REASON_NONE;
-	return entry_balance(ctx, p, &key, frontend, id, out);
+	return entry_balance(ctx, p, &key, frontend, choice);
 }
 
 #endif

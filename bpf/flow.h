@@ -104,6 +104,7 @@ static __always_inline void flow_track(const struct packet *p, const struct flow
 {
 	__u8 flags = flow->flags | flags_of(p, dir);
 	__u64 now = bpf_ktime_get_coarse_ns();
+	struct tuple back = reversed(&key->t);
 	struct flow_key other;
 	struct flow *twin;
 
@@ -117,6 +118,8 @@ static __always_inline void flow_track(const struct packet *p, const struct flow
 		twin_rebuild(key, &other, flow, dir);
 		return;
 	}
+	if (!same_tuple(&twin->to, &back))
+		return; /* another flow has taken the place since */
 	twin->flags |= flags;
 	twin->seen_ns = now;
 }

@@ -57,6 +57,7 @@ static __always_inline enum reason deliver_open(const struct packet *p, struct f
 	flow->seen_ns = bpf_ktime_get_coarse_ns();
 	flow->backend = id;
 	flow->frontend = frontend->id;
+	flow->flags |= flags_of(p, TO_BACKEND);
 	flow->to = p->t;
 	flow->to.daddr = backend->gateway_address;
 	flow->to.dport = frontend->target_port;
@@ -75,7 +76,7 @@ static __always_inline int deliver_flow(struct __sk_buff *skb, const struct pack
 	__u32 id = flow->backend;
 	__u32 ifindex;
 
-	count_skb(skb, flow->frontend, id, TO_BACKEND);
+	count_skb(skb, p, flow->frontend, id, TO_BACKEND);
 	if (flow->entry && !RETURN_DSR && is_syn(p) && mss_clamp(skb, TUNNEL_MSS))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
 	if (nat_rewrite(skb, p, &flow->to))
@@ -238,18 +239,36 @@ static __always_inline bool read_tag(struct __sk_buff *skb, struct tag *out)
 	return true;
 }
 
+/* A packet that XDP has not seen, or has left alone. */
+static __always_inline int nic_enter(struct __sk_buff *skb, const struct packet *p)
+{
+	struct choice choice = {};
+	enum reason why = entry_choose(skb, p, &choice);
+
+	if (why == DROP_no_backend)
+		return refuse_back(skb, p, why);
+	if (why)
+		return leave(why, TC_ACT_UNSPEC);
+	count_entry(choice.frontend, p->length);
+	if (!choice.backend->gateway_ifindex)
+		return nic_forward(skb, p, choice.backend);
+	return deliver_from_nic(skb, p, choice.id, 0);
+}
+
 /* tc ingress of the node's NICs. */
 static __always_inline int mesh_nic(struct __sk_buff *skb)
 {
-	struct backend *backend;
 	struct packet p = {};
 	struct tag tag = {};
 	enum reason why;
-	__u32 id = 0;
 	bool tagged = read_tag(skb, &tag);
 
 	if (skb->protocol != bpf_htons(ETH_P_IP))
 		return leave(HANDBACK_not_ipv4, TC_ACT_UNSPEC);
+	if (skb->vlan_present)
+		return leave(HANDBACK_vlan, TC_ACT_UNSPEC);
+	if (!tagged && pull_headers(skb))
+		return leave(HANDBACK_truncated, TC_ACT_UNSPEC);
 	if (!tagged && is_wrapped((void *)(long)skb->data, (void *)(long)skb->data_end))
 		return nic_tunnel(skb);
 	why = parse_skb(skb, &p);
@@ -257,14 +276,7 @@ static __always_inline int mesh_nic(struct __sk_buff *skb)
 		return leave(why, TC_ACT_UNSPEC);
 	if (tagged)
 		return nic_tagged(skb, &tag, &p);
-	why = entry_choose(skb, &p, &id, &backend);
-	if (why == DROP_no_backend)
-		return refuse_back(skb, &p, why);
-	if (why)
-		return leave(why, TC_ACT_UNSPEC);
-	if (!backend->gateway_ifindex)
-		return nic_forward(skb, &p, backend);
-	return deliver_from_nic(skb, &p, id, 0);
+	return nic_enter(skb, &p);
 }
 
 /* A task's answer, translated already: to its client, by the way that the flow calls for. */
@@ -286,7 +298,7 @@ static __always_inline int task_reply(struct __sk_buff *skb, const struct packet
 {
 	flow_track(p, key, reply, TO_CLIENT);
 	if (!(reply->flags & (FLOW_DIRECT | FLOW_VIA_KERNEL)))
-		count_skb(skb, reply->frontend, reply->backend, TO_CLIENT);
+		count_skb(skb, p, reply->frontend, reply->backend, TO_CLIENT);
 	if (reply->entry && is_syn_ack(p) && mss_clamp(skb, TUNNEL_MSS))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
 	if (nat_rewrite(skb, p, &reply->to))
@@ -323,20 +335,19 @@ static __always_inline int task_to_remote(struct __sk_buff *skb, const struct pa
 static __always_inline int task_request(struct __sk_buff *skb, const struct packet *p)
 {
 	struct flow new = { .flags = FLOW_FROM_TASK, .ifindex = skb->ifindex };
-	struct backend *backend;
-	enum reason why;
-	__u32 id = 0;
+	struct choice choice = {};
+	enum reason why = entry_choose(skb, p, &choice);
 
-	why = entry_choose(skb, p, &id, &backend);
 	if (why == DROP_no_backend)
 		return refuse_back(skb, p, why);
 	if (why)
 		return leave(why, TC_ACT_UNSPEC);
-	if (!backend->gateway_ifindex)
-		return task_to_remote(skb, p, backend);
+	count_entry(choice.frontend, p->length);
+	if (!choice.backend->gateway_ifindex)
+		return task_to_remote(skb, p, choice.backend);
 	if (bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_source), new.mac, 6))
 		return leave(HANDBACK_truncated, TC_ACT_UNSPEC);
-	return deliver(skb, p, id, &new);
+	return deliver(skb, p, choice.id, &new);
 }
 
 /* tc ingress of a docker_gwbridge veth: what a container sends out of its overlay networks. */

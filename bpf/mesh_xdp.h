@@ -85,20 +85,22 @@ static __always_inline int xdp_send_wrapped(struct xdp_md *ctx, const struct pac
 /* A packet for a published port of this node. What is not sent on is tagged for tc. */
 static __always_inline int xdp_enter(struct xdp_md *ctx, const struct packet *p)
 {
-	struct backend *backend;
+	struct choice choice = {};
+	enum tag_kind kind;
 	struct node *node;
-	__u32 id = 0;
 
-	if (entry_choose(ctx, p, &id, &backend))
+	if (entry_choose(ctx, p, &choice))
 		return XDP_PASS; /* tc finds the same, and counts why */
-	if (backend->gateway_ifindex) {
-		tag_packet(ctx, TAG_DELIVER, id, 0);
-		return XDP_PASS;
+	kind = choice.backend->gateway_ifindex ? TAG_DELIVER : TAG_FORWARD;
+	if (kind == TAG_FORWARD && p->length + WRAP_LEN <= UNDERLAY_MTU) {
+		node = next_hop(ctx, choice.backend->vtep);
+		if (node) {
+			count_entry(choice.frontend, p->length);
+			return xdp_send_wrapped(ctx, p, choice.backend, node);
+		}
 	}
-	node = next_hop(ctx, backend->vtep);
-	if (node && p->length + WRAP_LEN <= UNDERLAY_MTU)
-		return xdp_send_wrapped(ctx, p, backend, node);
-	tag_packet(ctx, TAG_FORWARD, id, 0);
+	if (tag_packet(ctx, kind, choice.id, 0))
+		count_entry(choice.frontend, p->length);
 	return XDP_PASS;
 }
 

@@ -116,15 +116,21 @@ static __always_inline enum reason parse_xdp(void *data, void *end, struct packe
 	return why;
 }
 
-/* A socket buffer may hold its headers in pages: bring them in once, where that matters. One of
- * many segments may be longer than an IPv4 header can say.
- */
+/* A socket buffer may hold headers in pages: they are brought in where they are missing. */
+static __always_inline int pull_headers(struct __sk_buff *skb)
+{
+	if ((void *)(long)skb->data + PULL_LEN <= (void *)(long)skb->data_end)
+		return 0;
+	return bpf_skb_pull_data(skb, skb->len < PULL_LEN ? skb->len : PULL_LEN);
+}
+
+/* A socket buffer of many segments may be longer than an IPv4 header can say. */
 static __always_inline enum reason parse_skb(struct __sk_buff *skb, struct packet *p)
 {
 	enum reason why = parse_ethernet((void *)(long)skb->data, (void *)(long)skb->data_end, p);
 
 	if (why == HANDBACK_truncated) {
-		if (bpf_skb_pull_data(skb, skb->len < PULL_LEN ? skb->len : PULL_LEN))
+		if (pull_headers(skb))
 			return HANDBACK_truncated;
 		why = parse_ethernet((void *)(long)skb->data, (void *)(long)skb->data_end, p);
 	}

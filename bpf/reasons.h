@@ -25,6 +25,8 @@
 	X(no_frontend)     /* nothing that is balanced */                                          \
 	X(foreign_address) /* a published port, but of another machine */                          \
 	X(no_backend)      /* the node itself asks a port without backends: the kernel answers */  \
+	X(sctp_port)       /* SCTP to a published port that is not its target port */              \
+	X(vlan)            /* a tagged frame */                                                    \
 	X(local_socket)    /* a connection that the node itself has opened */
 
 #define DROP_REASON(name) DROP_##name,

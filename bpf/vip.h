@@ -41,6 +41,7 @@ static __always_inline enum reason vip_balance(const struct packet *p, struct fl
 	flow->seen_ns = bpf_ktime_get_coarse_ns();
 	flow->backend = id;
 	flow->frontend = frontend->id;
+	flow->flags = flags_of(p, TO_BACKEND);
 	flow->to = p->t;
 	flow->to.daddr = backend->address;
 	if (backend->address == p->t.saddr)
@@ -66,7 +67,7 @@ static __always_inline int vip_forward(struct __sk_buff *skb, const struct packe
 	__u32 id = flow->backend;
 	bool same_task = flow->to.saddr != p->t.saddr;
 
-	count_skb(skb, flow->frontend, id, TO_BACKEND);
+	count_skb(skb, p, flow->frontend, id, TO_BACKEND);
 	if (nat_rewrite(skb, p, &flow->to))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
 	backend = backends.lookup(&id);
@@ -87,7 +88,7 @@ static __always_inline int vip_hairpin_reply(struct __sk_buff *skb, const struct
 	__u32 id = reply->backend;
 
 	flow_track(p, key, reply, TO_CLIENT);
-	count_skb(skb, reply->frontend, id, TO_CLIENT);
+	count_skb(skb, p, reply->frontend, id, TO_CLIENT);
 	if (nat_rewrite(skb, p, &reply->to))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
 	backend = backends.lookup(&id);
@@ -206,7 +207,7 @@ static __always_inline int vip_to_container(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	flow_track(&p, &key, reply, TO_CLIENT);
 	if (!(reply->flags & FLOW_DIRECT))
-		count_skb(skb, reply->frontend, reply->backend, TO_CLIENT);
+		count_skb(skb, &p, reply->frontend, reply->backend, TO_CLIENT);
 	if (nat_rewrite(skb, &p, &reply->to))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
 	return TC_ACT_OK;

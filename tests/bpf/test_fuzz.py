@@ -86,8 +86,8 @@ packets = st.one_of(mutations, noise)
 
 @pytest.fixture(autouse=True, params=[True, False], ids=["local", "remote"])
 def furniture(node: Node, request: pytest.FixtureRequest) -> None:
-    for protocol in (6, 17, 132):
-        node.port(PUBLISHED, TARGET, protocol).backends(
+    for protocol, target in ((6, TARGET), (17, TARGET), (132, PUBLISHED)):
+        node.port(PUBLISHED, target, protocol).backends(
             node.here() if request.param else remote(THERE)
         )
     node.vip(VIP, VNI).backends(WEB_1)
