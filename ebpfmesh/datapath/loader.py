@@ -54,7 +54,7 @@ class Module:
     def _check_pinned(self, pin_dir: Path) -> None:
         """Raises `LayoutMismatch` if a map that was taken over is not what is wanted."""
         for name in pinned_maps(source_dir()):
-            table = self._bpf[name]
+            table = self.table(name)
             # bcc's Leaf of a per-CPU map is one value for each CPU, sLeaf is one of them.
             leaf = ctypes.c_uint32 if name == "maglev" else getattr(table, "sLeaf", table.Leaf)
             wanted = Shape(ctypes.sizeof(table.Key), ctypes.sizeof(leaf), table.max_entries)
@@ -62,7 +62,7 @@ class Module:
 
     def table(self, name: str) -> Any:
         """bcc's view of a map: its key and value as ctypes, its file descriptor."""
-        return self._bpf[name]
+        return self._bpf[name.encode()]
 
     def program(self, name: str, kind: int, attach_type: int = -1) -> int:
         """File descriptor of a program. The module keeps it open."""
