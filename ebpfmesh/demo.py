@@ -14,6 +14,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from types import FrameType
 
 import msgspec
@@ -21,6 +23,7 @@ import msgspec
 from ebpfmesh.lab import Lab, LabError
 from ebpfmesh.lab.images import BUSYBOX
 from ebpfmesh.lab.plan import CLIENT_ADDRESS, Place
+from ebpfmesh.lab.unix_http import get_json
 
 NETWORK = "demo"
 SERVICE = "echo"
@@ -84,7 +87,7 @@ def _show(lab: Lab, say: Say) -> None:
 def deploy(lab: Lab, say: Say) -> None:
     """An overlay network, the sample service on it and on every node's port, and a client."""
     manager = lab.manager().name
-    say(f"\nnetwork {NETWORK}, service {SERVICE} (3 replicas, port {PUBLISHED}), a client")
+    say(f"\nnetwork {NETWORK}, service {SERVICE} ({REPLICAS} replicas, port {PUBLISHED}), a client")
     lab.docker(manager, "network", "create", "--driver", "overlay", NETWORK)
     lab.deploy(
         SERVICE,
@@ -97,6 +100,30 @@ def deploy(lab: Lab, say: Say) -> None:
     lab.wait_for_replicas(CLIENT, 1)
     for task in lab.task_containers(SERVICE):
         say(f"  {task.container_id[:12]} on {task.node}, {task.addresses.get(NETWORK, '?')}")
+    wait_until_balanced(lab)
+
+
+def wait_until_balanced(lab: Lab) -> None:
+    """A task is listed as running a moment before every node has heard of it."""
+    for node in lab.nodes:
+        _wait_until(
+            partial(_is_balanced, node.agent_socket),
+            f"{node.name} has not all replicas in its maps",
+        )
+
+
+def _wait_until(reached: Callable[[], bool], otherwise: str) -> None:
+    deadline_s = time.monotonic() + _CONVERGE_S
+    while not reached():
+        if time.monotonic() > deadline_s:
+            raise DemoError(f"{otherwise} after {_CONVERGE_S:g} s")
+        time.sleep(_POLL_S)
+
+
+def _is_balanced(agent: Path) -> bool:
+    rows = [row for row in get_json(agent, "/status")["services"] if row["name"] == SERVICE]
+    here = [row for row in rows if row["state"] != "elsewhere"]
+    return bool(here) and all(row["ready"] == REPLICAS for row in here)
 
 
 def vip_requests(lab: Lab, say: Say) -> None:
@@ -138,21 +165,11 @@ def ask_from_container(lab: Lab, node: str, container_id: str, url: str) -> Ask:
 
 
 def requests(ask: Ask, count: int = REQUESTS) -> list[Answer]:
-    """Wait until the service answers there, then ask it `count` times; each must succeed."""
-    _wait_until_answered(ask)
+    """Ask `count` times; each must succeed, and more than one replica answer."""
     answers = [_answer(ask()) for _ in range(count)]
     if len({answer.host for answer in answers}) == 1:
         raise DemoError(f"all of {count} requests were answered by {answers[0].host}")
     return answers
-
-
-def _wait_until_answered(ask: Ask) -> None:
-    """A task is listed as running a moment before every node has heard of it."""
-    deadline_s = time.monotonic() + _CONVERGE_S
-    while (done := ask()).returncode:
-        if time.monotonic() > deadline_s:
-            raise DemoError(f"no answer in {_CONVERGE_S:g} s: {done.stderr.strip()}")
-        time.sleep(_POLL_S)
 
 
 def _answer(done: subprocess.CompletedProcess[str]) -> Answer:
@@ -212,4 +229,5 @@ __all__ = [
     "requests",
     "run",
     "show_answers",
+    "wait_until_balanced",
 ]
