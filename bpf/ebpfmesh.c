@@ -3,7 +3,8 @@
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
 
-#include "mesh_tc.h"
+#include "mesh_nic.h"
+#include "mesh_task.h"
 #include "mesh_xdp.h"
 #include "sock.h"
 #include "vip.h"

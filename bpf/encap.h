@@ -86,11 +86,14 @@ static __always_inline bool is_wrapped(void *data, void *end)
 	       o->vxlan.vni == bpf_htonl(MESH_VNI << 8);
 }
 
-/* Reads and judges a wrapped packet; p is filled from the inner one. */
+/* Reads and judges a wrapped packet; p is filled from the inner one. An ICMP packet, which only tc
+ * can translate, is HANDBACK_other_protocol.
+ */
 static __always_inline enum reason unwrap_check(void *data, void *end, struct packet *p,
 						struct inner *inner)
 {
 	struct outer *o = data;
+	enum reason why;
 
 	if ((void *)(o + 1) > end)
 		return DROP_bad_inner;
@@ -101,9 +104,10 @@ static __always_inline enum reason unwrap_check(void *data, void *end, struct pa
 		return DROP_bad_inner;
 	__builtin_memcpy(&inner->to, o->inner_eth.h_dest + 2, 4);
 	__builtin_memcpy(&inner->entry, o->inner_eth.h_source + 2, 4);
-	if (parse_ipv4(o + 1, end, p))
-		return DROP_bad_inner;
-	return REASON_NONE;
+	why = parse_ipv4(o + 1, end, p);
+	if (why == HANDBACK_other_protocol && p->protocol == IPPROTO_ICMP)
+		return why;
+	return why ? DROP_bad_inner : REASON_NONE;
 }
 
 #endif

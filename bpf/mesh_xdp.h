@@ -147,6 +147,8 @@ static __always_inline int xdp_tunnel(struct xdp_md *ctx)
 	__u32 *id;
 
 	why = unwrap_check((void *)(long)ctx->data, (void *)(long)ctx->data_end, &p, &inner);
+	if (why == HANDBACK_other_protocol)
+		return XDP_PASS; /* tc can read it */
 	if (why)
 		return leave(why, XDP_DROP);
 	if (inner.to == NODE_VTEP) {

@@ -33,6 +33,8 @@ struct packet {
 	__u16 length; /* of the IPv4 packet, as its header says; host order */
 	__u8 protocol;
 	__u8 tcp_flags;
+	__u8 dont_fragment;
+	__u8 pad[3];
 };
 
 static __always_inline bool is_syn(const struct packet *p)
@@ -71,6 +73,7 @@ static __always_inline enum reason parse_ipv4(void *l3, void *end, struct packet
 	p->t.daddr = ip->daddr;
 	p->protocol = ip->protocol;
 	p->length = bpf_ntohs(ip->tot_len);
+	p->dont_fragment = !!(ip->frag_off & bpf_htons(IP_DF));
 	if (!has_flows(p->protocol))
 		return HANDBACK_other_protocol;
 	if ((void *)(ports + 4) > end)

@@ -9,9 +9,9 @@
 #include "arp.h"
 #include "counters.h"
 #include "flow.h"
-#include "icmp.h"
 #include "nat.h"
 #include "refuse.h"
+#include "vip_icmp.h"
 
 /* The loader writes the network's VNI over this immediate: one compiled program serves every
  * network, without a look-up. See datapath/loader.py.
@@ -179,7 +179,7 @@ static __always_inline int vip_from_container(struct __sk_buff *skb)
 		return vip_arp(skb, vni);
 	why = parse_skb(skb, &p);
 	if (why == HANDBACK_other_protocol)
-		return vip_icmp(skb, &p, vni);
+		return vip_error_from_container(skb, &p, vni);
 	if (why)
 		return leave(why, TC_ACT_UNSPEC);
 	key = flow_key_of(&p, vni);
@@ -195,13 +195,18 @@ static __always_inline int vip_from_container(struct __sk_buff *skb)
 /* tc egress of the same veth: what the container receives. */
 static __always_inline int vip_to_container(struct __sk_buff *skb)
 {
+	__u32 vni = attached_vni();
 	struct packet p = {};
 	struct flow_key key;
 	struct flow *reply;
+	enum reason why;
 
-	if (parse_skb(skb, &p))
+	why = parse_skb(skb, &p);
+	if (why == HANDBACK_other_protocol)
+		return vip_error_to_container(skb, &p, vni);
+	if (why)
 		return TC_ACT_UNSPEC; /* counted where it came in */
-	key = flow_key_of(&p, attached_vni());
+	key = flow_key_of(&p, vni);
 	reply = replies.lookup(&key);
 	if (!reply)
 		return TC_ACT_UNSPEC;

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The backend node's part: into a task of this node, through docker_gwbridge. */
+#ifndef EBPFMESH_DELIVER_H
+#define EBPFMESH_DELIVER_H
+
+#include "entry.h"
+#include "icmp_error.h"
+#include "nat.h"
+#include "refuse.h"
+#include "send.h"
+
+/* The first packet of a flow that this node delivers: `flow` is filled by the caller but for
+ * translation and backend.
+ */
+static __always_inline enum reason deliver_open(const struct packet *p, struct flow_key *key,
+						__u32 id, struct flow *flow)
+{
+	struct frontend *frontend = port_frontend(p->t.dport, p->protocol);
+	struct backend *backend = backends.lookup(&id);
+
+	if (!frontend || !backend || backend->pool != frontend->pool)
+		return DROP_not_published;
+	if (!backend->gateway_ifindex || backend->state == BACKEND_GONE)
+		return DROP_backend_gone;
+	flow->seen_ns = bpf_ktime_get_coarse_ns();
+	flow->backend = id;
+	flow->frontend = frontend->id;
+	flow->flags |= flags_of(p, TO_BACKEND);
+	flow->to = p->t;
+	flow->to.daddr = backend->gateway_address;
+	flow->to.dport = frontend->target_port;
+	if (backend->gateway_address == p->t.saddr)
+		flow->to.saddr = p->t.daddr; /* a task balanced to itself */
+	if (!flow_claim(key, flow))
+		return DROP_no_port;
+	count_new_flow(flow->frontend, flow->backend);
+	return REASON_NONE;
+}
+
+static __always_inline int deliver_flow(struct __sk_buff *skb, const struct packet *p,
+					const struct flow *flow)
+{
+	struct backend *backend;
+	__u32 id = flow->backend;
+	__u32 ifindex;
+
+	count_skb(skb, p, flow->frontend, id, TO_BACKEND);
+	if (flow->entry && !RETURN_DSR && is_syn(p) && mss_clamp(skb, TUNNEL_MSS))
+		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
+	if (nat_rewrite(skb, p, &flow->to))
+		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
+	backend = backends.lookup(&id);
+	if (!backend)
+		return leave(DROP_backend_gone, TC_ACT_SHOT);
+	ifindex = backend->gateway_ifindex;
+	if (set_destination_mac(skb, backend->gateway_mac))
+		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
+	return bpf_redirect_peer(ifindex, 0);
+}
+
+/* The flow of this packet, if it goes on at a task of this node. */
+static __always_inline struct flow *deliver_known(const struct packet *p, struct flow_key *key)
+{
+	struct flow *flow = flows.lookup(key);
+
+	if (!flow || flow_restarts(p, flow->flags) || (flow->flags & FLOW_VIA_KERNEL))
+		return NULL;
+	if (!flow_backend(p, flow->backend, flow->to.daddr))
+		return NULL;
+	return flow;
+}
+
+/* The client's packets come another way than before: so shall the answers go. */
+static __always_inline void deliver_turn(const struct flow_key *key, struct flow *flow,
+					 const struct flow *new)
+{
+	struct flow_key other = twin_key(key, &flow->to);
+	struct flow *reply = replies.lookup(&other);
+
+	flow->entry = new->entry;
+	flow->ifindex = new->ifindex;
+	if (!reply)
+		return; /* flow_track() makes it again */
+	reply->entry = new->entry;
+	reply->ifindex = new->ifindex;
+}
+
+/* Refuses a packet for a task of this node that is no more, by the way that it came. */
+static __always_inline int deliver_refusal(struct __sk_buff *skb, const struct packet *p,
+					   const struct flow *new, enum reason why)
+{
+	__be32 entry = new->entry;
+	__u32 ifindex = skb->ifindex;
+
+	if (!refuse(skb, p))
+		return leave(why, TC_ACT_SHOT);
+	if (!entry)
+		return leave(why, bpf_redirect(ifindex, 0));
+	if (RETURN_DSR)
+		return leave(why, send_out(NIC_IFINDEX));
+	return leave(why, tc_send_wrapped(skb, entry, entry, NODE_VTEP, flow_hash(p)));
+}
+
+/* Into a task of this node. A known flow keeps its task, whatever a newer table says. */
+static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p, __u32 id,
+				   struct flow *new)
+{
+	struct flow_key key = flow_key_of(p, 0);
+	struct flow *flow = deliver_known(p, &key);
+	enum reason why;
+
+	if (flow) {
+		if (flow->entry != new->entry)
+			deliver_turn(&key, flow, new);
+		flow_track(p, &key, flow, TO_BACKEND);
+		return deliver_flow(skb, p, flow);
+	}
+	why = deliver_open(p, &key, id, new);
+	if (why == DROP_backend_gone)
+		return deliver_refusal(skb, p, new, why);
+	if (why)
+		return leave(why, TC_ACT_SHOT);
+	return deliver_flow(skb, p, new);
+}
+
+static __always_inline int deliver_from_nic(struct __sk_buff *skb, const struct packet *p, __u32 id,
+					    __be32 entry)
+{
+	struct flow new = { .entry = entry, .ifindex = skb->ifindex };
+
+	return deliver(skb, p, id, &new);
+}
+
+/* An ICMP error about an answer of a task of this node: into that task. */
+static __always_inline int deliver_error(struct __sk_buff *skb, const struct packet *p)
+{
+	struct packet quoted = {};
+	struct backend *backend;
+	struct flow_key key;
+	struct flow *flow;
+	__u32 id, ifindex;
+
+	if (!icmp_error_read(skb, p, &quoted))
+		return leave(DROP_bad_inner, TC_ACT_SHOT);
+	key = quoted_key(&quoted, 0);
+	flow = flows.lookup(&key);
+	if (!flow || flow->flags & (FLOW_DIRECT | FLOW_VIA_KERNEL))
+		return leave(DROP_not_local, TC_ACT_SHOT);
+	id = flow->backend;
+	if (error_to_backend(skb, p, &quoted, flow))
+		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
+	backend = backends.lookup(&id);
+	if (!backend || !backend->gateway_ifindex)
+		return leave(DROP_backend_gone, TC_ACT_SHOT);
+	ifindex = backend->gateway_ifindex;
+	if (set_destination_mac(skb, backend->gateway_mac))
+		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
+	return bpf_redirect_peer(ifindex, 0);
+}
+
+#endif

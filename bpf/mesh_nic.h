@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Published ports, tc on the node's NICs. Complete by itself: what XDP has found is only taken up,
+ * and where there is no XDP, or no metadata, everything is done here.
+ */
+#ifndef EBPFMESH_MESH_NIC_H
+#define EBPFMESH_MESH_NIC_H
+
+#include "deliver.h"
+#include "encap.h"
+#include "entry.h"
+#include "icmp_error.h"
+#include "refuse.h"
+#include "send.h"
+#include "too_big.h"
+
+/* An answer that came back through the tunnel: on to its client. */
+static __always_inline int forward_return(struct __sk_buff *skb, const struct packet *p)
+{
+	struct bpf_fib_lookup fib = { .family = AF_INET, .ipv4_dst = p->t.daddr };
+	int found;
+
+	fib.ipv4_src = p->t.saddr;
+	fib.ifindex = skb->ifindex;
+	found = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH)
+		return leave(DROP_bad_inner, TC_ACT_SHOT);
+	return send_out(fib.ifindex);
+}
+
+/* A packet of the tunnel that XDP has left wrapped. */
+static __always_inline int nic_tunnel(struct __sk_buff *skb)
+{
+	struct inner inner = {};
+	struct packet p = {};
+	enum reason why;
+	__be32 source;
+	__u32 id = 0, *local;
+	bool icmp;
+
+	why = unwrap_check((void *)(long)skb->data, (void *)(long)skb->data_end, &p, &inner);
+	icmp = why == HANDBACK_other_protocol;
+	if (why && !icmp)
+		return leave(why, TC_ACT_SHOT);
+	source = p.t.saddr;
+	if (inner.to == NODE_VTEP) {
+		if (!addresses.lookup(&source))
+			return leave(DROP_bad_inner, TC_ACT_SHOT);
+	} else {
+		local = local_backends.lookup(&inner.to);
+		if (!local)
+			return leave(DROP_not_local, TC_ACT_SHOT);
+		id = *local;
+	}
+	if (bpf_skb_adjust_room(skb, -WRAP_LEN, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
+		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
+	if (!id)
+		return forward_return(skb, &p);
+	if (icmp)
+		return deliver_error(skb, &p);
+	return deliver_from_nic(skb, &p, id, inner.entry);
+}
+
+static __always_inline int nic_forward(struct __sk_buff *skb, const struct packet *p,
+				       const struct backend *backend)
+{
+	if (!fits_tunnel(skb, p))
+		return answer_too_big(skb, p);
+	return tc_send_wrapped(skb, backend->vtep, backend->address, NODE_VTEP, flow_hash(p));
+}
+
+/* What XDP has found out already. */
+static __always_inline int nic_tagged(struct __sk_buff *skb, const struct tag *tag,
+				      const struct packet *p)
+{
+	__u32 id = tag->backend;
+	struct backend *backend;
+
+	if (tag->kind == TAG_RETURN)
+		return forward_return(skb, p);
+	if (tag->kind == TAG_DELIVER)
+		return deliver_from_nic(skb, p, id, tag->entry);
+	backend = backends.lookup(&id);
+	if (!backend)
+		return leave(DROP_backend_gone, TC_ACT_SHOT);
+	return nic_forward(skb, p, backend);
+}
+
+static __always_inline bool read_tag(struct __sk_buff *skb, struct tag *out)
+{
+	struct tag *tag = (void *)(long)skb->data_meta;
+
+	if ((void *)(tag + 1) > (void *)(long)skb->data || tag->magic != TAG_MAGIC)
+		return false;
+	*out = *tag;
+	return true;
+}
+
+/* A packet that XDP has not seen, or has left alone. */
+static __always_inline int nic_enter(struct __sk_buff *skb, const struct packet *p)
+{
+	struct choice choice = {};
+	enum reason why = entry_choose(skb, p, &choice);
+
+	if (why == DROP_no_backend)
+		return refuse_back(skb, p, why);
+	if (why)
+		return leave(why, TC_ACT_UNSPEC);
+	count_entry(choice.frontend, p->length);
+	if (!choice.backend->gateway_ifindex)
+		return nic_forward(skb, p, choice.backend);
+	return deliver_from_nic(skb, p, choice.id, 0);
+}
+
+/* An ICMP error about an answer that went out in this node's name: on to the task's node. What is
+ * about anything else is the kernel's.
+ */
+static __always_inline int nic_error(struct __sk_buff *skb, const struct packet *p)
+{
+	struct packet quoted = {};
+	struct backend *backend;
+	struct entry *entry;
+	struct flow_key key;
+
+	if (!icmp_error_read(skb, p, &quoted))
+		return leave(HANDBACK_other_protocol, TC_ACT_UNSPEC);
+	key = quoted_key(&quoted, 0);
+	entry = entries.lookup(&key);
+	if (!entry)
+		return leave(HANDBACK_other_protocol, TC_ACT_UNSPEC);
+	backend = flow_backend(&quoted, entry->backend, entry->address);
+	if (!backend)
+		return leave(HANDBACK_other_protocol, TC_ACT_UNSPEC);
+	if (backend->gateway_ifindex)
+		return deliver_error(skb, p);
+	return nic_forward(skb, &quoted, backend);
+}
+
+/* tc ingress of the node's NICs. */
+static __always_inline int mesh_nic(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	struct tag tag = {};
+	enum reason why;
+	bool tagged = read_tag(skb, &tag);
+
+	if (skb->protocol != bpf_htons(ETH_P_IP))
+		return leave(HANDBACK_not_ipv4, TC_ACT_UNSPEC);
+	if (skb->vlan_present)
+		return leave(HANDBACK_vlan, TC_ACT_UNSPEC);
+	if (!tagged && pull_headers(skb))
+		return leave(HANDBACK_truncated, TC_ACT_UNSPEC);
+	if (!tagged && is_wrapped((void *)(long)skb->data, (void *)(long)skb->data_end))
+		return nic_tunnel(skb);
+	why = parse_skb(skb, &p);
+	if (why == HANDBACK_other_protocol)
+		return nic_error(skb, &p);
+	if (why)
+		return leave(why, TC_ACT_UNSPEC);
+	if (tagged)
+		return nic_tagged(skb, &tag, &p);
+	return nic_enter(skb, &p);
+}
+
+#endif

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Published ports, tc on the containers' docker_gwbridge veths: the tasks' answers, and what
+ * containers themselves ask of published ports.
+ */
+#ifndef EBPFMESH_MESH_TASK_H
+#define EBPFMESH_MESH_TASK_H
+
+#include "deliver.h"
+#include "entry.h"
+#include "icmp_error.h"
+#include "nat.h"
+#include "refuse.h"
+#include "send.h"
+#include "too_big.h"
+
+/* A task's answer, translated already: to its client, by the way that the flow calls for. */
+static __always_inline int send_reply(struct __sk_buff *skb, const struct packet *p,
+				      const struct flow *reply)
+{
+	if (reply->flags & FLOW_FROM_TASK) {
+		if (set_destination_mac(skb, reply->mac))
+			return leave(DROP_rewrite_failed, TC_ACT_SHOT);
+		return bpf_redirect_peer(reply->ifindex, 0);
+	}
+	if (!reply->entry || RETURN_DSR)
+		return send_out(reply->ifindex);
+	return tc_send_wrapped(skb, reply->entry, reply->entry, NODE_VTEP, flow_hash(p));
+}
+
+static __always_inline int task_reply(struct __sk_buff *skb, const struct packet *p,
+				      const struct flow_key *key, struct flow *reply)
+{
+	if (reply->entry && !RETURN_DSR && !fits_tunnel(skb, p))
+		return answer_too_big(skb, p);
+	flow_track(p, key, reply, TO_CLIENT);
+	if (!(reply->flags & (FLOW_DIRECT | FLOW_VIA_KERNEL)))
+		count_skb(skb, p, reply->frontend, reply->backend, TO_CLIENT);
+	if (reply->entry && is_syn_ack(p) && mss_clamp(skb, TUNNEL_MSS))
+		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
+	if (nat_rewrite(skb, p, &reply->to))
+		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
+	if (reply->flags & (FLOW_DIRECT | FLOW_VIA_KERNEL))
+		return TC_ACT_OK;
+	return send_reply(skb, p, reply);
+}
+
+/* A container asks a published port of its own node, and the backend is on another: it asks that
+ * node's port instead, through the kernel, which masquerades it like anything it sends out.
+ */
+static __always_inline int task_to_remote(struct __sk_buff *skb, const struct packet *p,
+					  const struct backend *backend)
+{
+	struct flow flow = { .to = p->t, .flags = FLOW_VIA_KERNEL };
+	struct flow_key key = flow_key_of(p, 0);
+	struct flow *known = flows.lookup(&key);
+
+	flow.to.daddr = backend->vtep;
+	flow.seen_ns = bpf_ktime_get_coarse_ns();
+	if (known && known->to.daddr == flow.to.daddr && !flow_restarts(p, known->flags)) {
+		flow_track(p, &key, known, TO_BACKEND);
+		flow.to = known->to;
+	} else if (!flow_claim(&key, &flow)) {
+		return leave(DROP_no_port, TC_ACT_SHOT);
+	}
+	if (nat_rewrite(skb, p, &flow.to))
+		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
+	return TC_ACT_OK;
+}
+
+/* A container asks a published port of its own node. */
+static __always_inline int task_request(struct __sk_buff *skb, const struct packet *p)
+{
+	struct flow new = { .flags = FLOW_FROM_TASK, .ifindex = skb->ifindex };
+	struct choice choice = {};
+	enum reason why = entry_choose(skb, p, &choice);
+
+	if (why == DROP_no_backend)
+		return refuse_back(skb, p, why);
+	if (why)
+		return leave(why, TC_ACT_UNSPEC);
+	count_entry(choice.frontend, p->length);
+	if (!choice.backend->gateway_ifindex)
+		return task_to_remote(skb, p, choice.backend);
+	if (bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_source), new.mac, 6))
+		return leave(HANDBACK_truncated, TC_ACT_UNSPEC);
+	return deliver(skb, p, choice.id, &new);
+}
+
+/* A task's ICMP error about what a client has sent to a published port. */
+static __always_inline int task_error(struct __sk_buff *skb, const struct packet *p)
+{
+	struct packet quoted = {};
+	struct flow_key key;
+	struct flow *reply;
+
+	if (!icmp_error_read(skb, p, &quoted))
+		return leave(HANDBACK_other_protocol, TC_ACT_UNSPEC);
+	key = quoted_key(&quoted, 0);
+	reply = replies.lookup(&key);
+	if (!reply)
+		return leave(HANDBACK_other_protocol, TC_ACT_UNSPEC);
+	if (error_to_client(skb, p, &quoted, reply))
+		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
+	if (reply->flags & (FLOW_DIRECT | FLOW_VIA_KERNEL))
+		return TC_ACT_OK;
+	return send_reply(skb, &quoted, reply);
+}
+
+/* tc ingress of a docker_gwbridge veth: what a container sends out of its overlay networks. */
+static __always_inline int mesh_from_task(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	struct flow_key key;
+	struct flow *reply;
+	enum reason why;
+
+	if (skb->protocol != bpf_htons(ETH_P_IP))
+		return leave(HANDBACK_not_ipv4, TC_ACT_UNSPEC);
+	why = parse_skb(skb, &p);
+	if (why == HANDBACK_other_protocol)
+		return task_error(skb, &p);
+	if (why)
+		return leave(why, TC_ACT_UNSPEC);
+	key = flow_key_of(&p, 0);
+	reply = replies.lookup(&key);
+	if (reply)
+		return task_reply(skb, &p, &key, reply);
+	return task_request(skb, &p);
+}
+
+/* A connection that the kernel brings to a task (a port in host mode) takes its 4-tuple like any
+ * other flow, so that no balanced one meets it.
+ */
+static __always_inline int task_direct(struct __sk_buff *skb, const struct packet *p,
+				       struct flow_key *key)
+{
+	struct flow flow = { .to = p->t, .flags = FLOW_DIRECT };
+	struct flow *known = flows.lookup(key);
+
+	flow.seen_ns = bpf_ktime_get_coarse_ns();
+	if (known && (known->flags & FLOW_DIRECT) && !flow_restarts(p, known->flags)) {
+		flow_track(p, key, known, TO_BACKEND);
+		flow.to = known->to;
+	} else if (is_syn(p) || flow_in_the_way(key, &flow)) {
+		if (!flow_claim(key, &flow))
+			return leave(DROP_no_port, TC_ACT_SHOT);
+	}
+	if (nat_rewrite(skb, p, &flow.to))
+		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
+	return TC_ACT_OK;
+}
+
+/* tc egress of the same veth: what the kernel brings to the container. */
+static __always_inline int mesh_to_task(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	struct flow_key key;
+	struct flow *reply;
+
+	if (skb->protocol != bpf_htons(ETH_P_IP) || parse_skb(skb, &p))
+		return TC_ACT_UNSPEC;
+	key = flow_key_of(&p, 0);
+	reply = replies.lookup(&key);
+	if (!reply || !(reply->flags & FLOW_VIA_KERNEL))
+		return task_direct(skb, &p, &key);
+	return task_reply(skb, &p, &key, reply);
+}
+
+#endif
