@@ -32,73 +32,78 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define MAX_PORTS	32
-#define MAX_EVENTS	64
-#define REQUEST_MAX	8192
-#define RESPONSE_MAX	1024
-#define CHUNK_SIZE	65536
-#define DATAGRAM_MAX	65535
-#define DEFAULT_PORT	80
-#define CHECK_TIMEOUT_S	3
-#define UNHEALTHY_FILE	"/tmp/unhealthy"
+#define MAX_PORTS 32
+#define MAX_EVENTS 64
+#define REQUEST_MAX 8192
+#define RESPONSE_MAX 1024
+#define CHUNK_SIZE 65536
+#define DATAGRAM_MAX 65535
+#define DEFAULT_PORT 80
+#define CHECK_TIMEOUT_S 3
+#define UNHEALTHY_FILE "/tmp/unhealthy"
 
 /* A prime period: a segment that is lost or moved cannot go unseen. */
-#define PATTERN_PERIOD	65521
+#define PATTERN_PERIOD 65521
 
-enum kind { KIND_SIGNAL, KIND_LISTENER, KIND_UDP, KIND_CONN };
+enum kind {
+	KIND_SIGNAL,
+	KIND_LISTENER,
+	KIND_UDP,
+	KIND_CONN
+};
 
 struct source {
-	enum kind	kind;
-	int		fd;
+	enum kind kind;
+	int fd;
 };
 
 struct endpoints {
-	struct sockaddr_in	peer;
-	struct sockaddr_in	local;
+	struct sockaddr_in peer;
+	struct sockaddr_in local;
 };
 
 struct conn {
-	struct source		source;	/* first: epoll hands back its address */
-	struct conn		*next, **link;
-	struct endpoints	ends;
+	struct source source; /* first: epoll hands back its address */
+	struct conn *next, **link;
+	struct endpoints ends;
 
-	char			request[REQUEST_MAX + 1];
-	size_t			request_len;
+	char request[REQUEST_MAX + 1];
+	size_t request_len;
 
-	bool			uploading;
-	uint64_t		upload_len, upload_left;
-	uint32_t		upload_crc;
+	bool uploading;
+	uint64_t upload_len, upload_left;
+	uint32_t upload_crc;
 
-	char			response[RESPONSE_MAX];
-	size_t			response_len, response_sent;
-	uint64_t		pattern_at, pattern_end;
+	char response[RESPONSE_MAX];
+	size_t response_len, response_sent;
+	uint64_t pattern_at, pattern_end;
 
-	bool			close_after;
-	uint32_t		armed;		/* events that epoll watches */
+	bool close_after;
+	uint32_t armed; /* events that epoll watches */
 };
 
 struct request {
-	char		method[8];
-	char		path[256];
-	uint64_t	length;
-	bool		has_length;
-	bool		close;
-	bool		expects_continue;
+	char method[8];
+	char path[256];
+	uint64_t length;
+	bool has_length;
+	bool close;
+	bool expects_continue;
 };
 
 struct ports {
-	uint16_t	port[MAX_PORTS];
-	size_t		count;
+	uint16_t port[MAX_PORTS];
+	size_t count;
 };
 
-static int		epoll_fd;
-static bool		stopping;
-static struct source	listeners[2 * MAX_PORTS];
-static size_t		listener_count;
-static struct conn	*conns;
-static char		host_name[256];
-static unsigned char	pattern[PATTERN_PERIOD + CHUNK_SIZE];
-static uint32_t		crc_table[256];
+static int epoll_fd;
+static bool stopping;
+static struct source listeners[2 * MAX_PORTS];
+static size_t listener_count;
+static struct conn *conns;
+static char host_name[256];
+static unsigned char pattern[PATTERN_PERIOD + CHUNK_SIZE];
+static uint32_t crc_table[256];
 
 static void die(const char *what)
 {
@@ -143,8 +148,7 @@ static uint32_t crc32(uint32_t crc, const void *data, size_t len)
 	return ~crc;
 }
 
-static int describe(char *out, size_t size, const struct endpoints *ends,
-		    const char *protocol)
+static int describe(char *out, size_t size, const struct endpoints *ends, const char *protocol)
 {
 	char peer[INET_ADDRSTRLEN], local[INET_ADDRSTRLEN];
 
@@ -154,8 +158,8 @@ static int describe(char *out, size_t size, const struct endpoints *ends,
 			"{\"host\": \"%s\", \"peer\": \"%s\", \"peer_port\": %u, "
 			"\"local\": \"%s\", \"local_port\": %u, "
 			"\"protocol\": \"%s\"}\n",
-			host_name, peer, ntohs(ends->peer.sin_port),
-			local, ntohs(ends->local.sin_port), protocol);
+			host_name, peer, ntohs(ends->peer.sin_port), local,
+			ntohs(ends->local.sin_port), protocol);
 }
 
 /* ---- connections ------------------------------------------------------- */
@@ -203,8 +207,7 @@ static void conn_close(struct conn *conn)
 
 static bool conn_sending(const struct conn *conn)
 {
-	return conn->response_sent < conn->response_len ||
-	       conn->pattern_at < conn->pattern_end;
+	return conn->response_sent < conn->response_len || conn->pattern_at < conn->pattern_end;
 }
 
 static bool conn_idle(const struct conn *conn)
@@ -226,8 +229,7 @@ static void conn_arm(struct conn *conn)
 
 /* ---- requests ---------------------------------------------------------- */
 
-static void respond_head(struct conn *conn, const char *status,
-			 const char *type, uint64_t length)
+static void respond_head(struct conn *conn, const char *status, const char *type, uint64_t length)
 {
 	conn->response_sent = 0;
 	conn->response_len = snprintf(conn->response, RESPONSE_MAX,
@@ -239,8 +241,7 @@ static void respond_head(struct conn *conn, const char *status,
 				      conn->close_after ? "close" : "keep-alive");
 }
 
-static void respond_text(struct conn *conn, const char *status,
-			 const char *type, const char *body)
+static void respond_text(struct conn *conn, const char *status, const char *type, const char *body)
 {
 	size_t length = strlen(body);
 
@@ -270,8 +271,8 @@ static void answer_health(struct conn *conn)
 {
 	bool healthy = access(UNHEALTHY_FILE, F_OK) != 0;
 
-	respond_text(conn, healthy ? "200 OK" : "503 Service Unavailable",
-		     "text/plain", healthy ? "healthy\n" : "unhealthy\n");
+	respond_text(conn, healthy ? "200 OK" : "503 Service Unavailable", "text/plain",
+		     healthy ? "healthy\n" : "unhealthy\n");
 }
 
 static void answer_bytes(struct conn *conn, const char *count)
@@ -292,8 +293,7 @@ static void answer_upload(struct conn *conn)
 {
 	char body[128];
 
-	snprintf(body, sizeof(body),
-		 "{\"length\": %llu, \"crc32\": \"%08x\"}\n",
+	snprintf(body, sizeof(body), "{\"length\": %llu, \"crc32\": \"%08x\"}\n",
 		 (unsigned long long)conn->upload_len, conn->upload_crc);
 	conn->uploading = false;
 	respond_text(conn, "200 OK", "application/json", body);
@@ -359,8 +359,8 @@ static bool parse_request(char *head, struct request *request)
 	int minor;
 
 	memset(request, 0, sizeof(*request));
-	if (!line || sscanf(line, "%7s %255s HTTP/1.%d", request->method,
-			    request->path, &minor) != 3)
+	if (!line ||
+	    sscanf(line, "%7s %255s HTTP/1.%d", request->method, request->path, &minor) != 3)
 		return false;
 	request->close = minor == 0;
 	while ((line = strtok(NULL, "\r\n")))
@@ -371,8 +371,7 @@ static bool parse_request(char *head, struct request *request)
 static void dispatch(struct conn *conn, const struct request *request)
 {
 	bool get = !strcmp(request->method, "GET");
-	bool put = !strcmp(request->method, "POST") ||
-		   !strcmp(request->method, "PUT");
+	bool put = !strcmp(request->method, "POST") || !strcmp(request->method, "PUT");
 
 	if (get && !strcmp(request->path, "/"))
 		answer_identity(conn);
@@ -514,8 +513,7 @@ static void serve_listener(int listener)
 {
 	struct sockaddr_in peer;
 	socklen_t len = sizeof(peer);
-	int fd = accept4(listener, (struct sockaddr *)&peer, &len,
-			 SOCK_NONBLOCK | SOCK_CLOEXEC);
+	int fd = accept4(listener, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 	if (fd >= 0)
 		conn_open(fd, &peer);
@@ -530,9 +528,12 @@ static void serve_udp(int fd)
 	socklen_t len = sizeof(ends.local);
 	struct iovec iov[2] = { { in, sizeof(in) } };
 	struct msghdr msg = {
-		.msg_name = &ends.peer, .msg_namelen = sizeof(ends.peer),
-		.msg_iov = iov, .msg_iovlen = 1,
-		.msg_control = control, .msg_controllen = sizeof(control),
+		.msg_name = &ends.peer,
+		.msg_namelen = sizeof(ends.peer),
+		.msg_iov = iov,
+		.msg_iovlen = 1,
+		.msg_control = control,
+		.msg_controllen = sizeof(control),
 	};
 	ssize_t got = recvmsg(fd, &msg, 0);
 	struct cmsghdr *cmsg = got < 0 ? NULL : CMSG_FIRSTHDR(&msg);
@@ -616,7 +617,7 @@ static void serve_event(struct epoll_event *event)
 {
 	struct source *source = event->data.ptr;
 
-	if (source->fd < 0)	/* closed by stop(), earlier in this batch */
+	if (source->fd < 0) /* closed by stop(), earlier in this batch */
 		return;
 	switch (source->kind) {
 	case KIND_SIGNAL:
@@ -656,7 +657,7 @@ static void serve(const struct ports *http, const struct ports *udp, int delay_m
 
 		for (int i = 0; i < count; i++)
 			serve_event(&events[i]);
-		if (stopping)	/* only now does no event point to a connection */
+		if (stopping) /* only now does no event point to a connection */
 			finish_idle();
 	}
 }
@@ -666,7 +667,8 @@ static int check(uint16_t port)
 	static const char ask[] = "GET /healthz HTTP/1.0\r\n\r\n";
 	static const char ok[] = "HTTP/1.1 200 ";
 	struct sockaddr_in to = {
-		.sin_family = AF_INET, .sin_port = htons(port),
+		.sin_family = AF_INET,
+		.sin_port = htons(port),
 		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
 	};
 	char answer[sizeof(ok) - 1];
