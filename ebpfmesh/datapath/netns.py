@@ -8,6 +8,7 @@ namespace, opens the socket and ends: no process is forked, and no other thread 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,10 @@ def _enter_and_open(path: str) -> socket.socket:
     try:
         if _libc.setns(fd, _CLONE_NEWNET):
             number = ctypes.get_errno()
+            # dockerd unmounts a namespace that it gives up at once, but removes the file below
+            # it only a minute later: until then there is a file that is no namespace.
+            if number == errno.EINVAL:
+                number = errno.ENOENT
             raise OSError(number, os.strerror(number), path)
     finally:
         os.close(fd)
@@ -39,8 +44,8 @@ def _enter_and_open(path: str) -> socket.socket:
 def netlink_socket(netns: str) -> socket.socket:
     """An rtnetlink socket in the namespace at path `netns`; in the caller's own if that is empty.
 
-    The caller closes it. Raises `FileNotFoundError` for a path that does not exist, `OSError`
-    for one that is no namespace or may not be entered.
+    The caller closes it. Raises `FileNotFoundError` if there is no namespace at that path (any
+    more), `OSError` if it may not be entered.
     """
     if not netns:
         return _open_here()
