@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import Ether
@@ -43,7 +45,7 @@ ERRORS = [
 ]
 
 
-def error(source: str, about: Packet, macs: Macs, fields: dict[str, int]) -> Packet:
+def error(source: str, about: Packet, macs: Macs, fields: dict[str, Any]) -> Packet:
     """From `source` to the sender of `about`, quoting its header and eight bytes more."""
     quoted = IP(bytes(about[IP])[:28])
     answer = IP(src=source, dst=about[IP].src)
@@ -58,7 +60,7 @@ def web(node: Node) -> Node:
 
 @pytest.mark.parametrize("fields", ERRORS)
 @pytest.mark.parametrize("sender", [WEB_1, ROUTER])
-def test_client_knows_its_packet_again(web: Node, fields: dict[str, int], sender: str) -> None:
+def test_client_knows_its_packet_again(web: Node, fields: dict[str, Any], sender: str) -> None:
     asked = tcp(f"{ALICE}:4000", f"{VIP}:80")
     translated = web.overlay_ingress(asked)
     macs = between(WEB_1, ALICE)
@@ -92,7 +94,7 @@ def _sum(data: bytes) -> int:
 
 
 @pytest.mark.parametrize("fields", ERRORS)
-def test_backend_knows_its_answer_again(web: Node, fields: dict[str, int]) -> None:
+def test_backend_knows_its_answer_again(web: Node, fields: dict[str, Any]) -> None:
     web.overlay_ingress(udp(f"{ALICE}:4000", f"{VIP}:80"))
     answer = udp(f"{WEB_1}:80", f"{ALICE}:4000")
     seen = Ether(web.overlay_egress(answer).data)
@@ -134,7 +136,7 @@ def published(node: Node) -> Node:
 
 
 @pytest.mark.parametrize("fields", ERRORS)
-def test_task_hears_of_its_answer(published: Node, fields: dict[str, int]) -> None:
+def test_task_hears_of_its_answer(published: Node, fields: dict[str, Any]) -> None:
     published.nic_ingress(udp(SOURCE, ENTRY, macs=FROM_CLIENT))
     answer = udp(TASK, SOURCE, macs=OUT_OF_TASK)
     seen = udp(ENTRY, SOURCE, macs=(FROM_CLIENT[1], FROM_CLIENT[0]))
