@@ -12,7 +12,7 @@ import numpy as np
 import structlog
 
 from ebpfmesh.datapath.attach import Attached, Attacher, detach
-from ebpfmesh.datapath.errors import AttachError
+from ebpfmesh.datapath.errors import AttachError, PlaceGone
 from ebpfmesh.datapath.maps import Maps
 from ebpfmesh.ids import NO_ID, Ids
 from ebpfmesh.maglev import build_table
@@ -128,6 +128,8 @@ class Reconciler:
             for operation in operations:
                 try:
                     self._apply(operation)
+                except PlaceGone as error:
+                    log.debug("programs.place_gone", error=str(error))
                 except AttachError as error:
                     failures.append(error)
                 else:

@@ -37,6 +37,7 @@ log = structlog.get_logger(__name__)
 
 _START_RETRY_S = 1.0
 _SAVE_GAP_S = 1.0
+_WATCH_RETRY_S = 1.0
 
 
 class Agent:
@@ -206,11 +207,17 @@ class Agent:
             await asyncio.sleep(_SAVE_GAP_S)
 
     async def _follow_links(self, netns: str) -> None:
-        try:
-            async for _ in link_changes(netns):
-                self._keeper.look_again()
-        except OSError as error:
-            log.warning("links.unwatched", netns=netns, error=str(error))
+        """Looks again at every change, and after an interruption: it may have hidden one."""
+        while True:
+            try:
+                async for _ in link_changes(netns):
+                    self._keeper.look_again()
+            except FileNotFoundError:
+                return  # the namespace has gone
+            except OSError as error:
+                log.warning("links.watch_interrupted", netns=netns, error=str(error))
+            await asyncio.sleep(_WATCH_RETRY_S)
+            self._keeper.look_again()
 
     async def _resync_now_and_then(self) -> None:
         """The net under everything: a lost event costs at most this long."""

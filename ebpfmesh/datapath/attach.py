@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ebpfmesh.datapath.errors import AttachError
+from ebpfmesh.datapath.errors import AttachError, PlaceGone
 from ebpfmesh.datapath.links import Hook, Links, XdpMode, links_of
 from ebpfmesh.datapath.loader import TC, XDP, Module
 from ebpfmesh.model import Attachment
@@ -36,6 +37,8 @@ _MODES = {
     XdpPolicy.OFF: (),
 }
 
+_GONE = frozenset({errno.ENOENT, errno.ENODEV})
+
 _HOOKS = {
     Role.NIC: {Hook.INGRESS: "nic_ingress"},
     Role.GATEWAY: {Hook.INGRESS: "gateway_ingress", Hook.EGRESS: "gateway_egress"},
@@ -59,13 +62,14 @@ class Attacher:
         self._policy = policy
 
     def attach(self, attachment: Attachment) -> Attached:
-        """Puts all programs of the attachment's role in place. Raises `AttachError`."""
+        """Puts all programs of the attachment's role in place. Raises `AttachError`; `PlaceGone` for one that has gone."""
         try:
             with links_of(attachment.netns) as links:
                 return self._attach(links, attachment)
         except OSError as error:
+            kind = PlaceGone if error.errno in _GONE else AttachError
             place = f"{attachment.name} in {attachment.netns or 'the node'}"
-            raise AttachError(f"{attachment.role} programs at {place}: {error}") from error
+            raise kind(f"{attachment.role} programs at {place}: {error}") from error
 
     def _attach(self, links: Links, attachment: Attachment) -> Attached:
         role = Role(attachment.role)

@@ -28,5 +28,9 @@ class AttachError(DatapathError):
     """A program could not be attached; says where and why."""
 
 
+class PlaceGone(AttachError):
+    """The link or the namespace went away before a program was attached: nothing is wrong."""
+
+
 class DeviceNotFound(DatapathError):
     """No link of the node holds the address that the Swarm uses for VXLAN."""
