@@ -62,7 +62,10 @@ class Attacher:
         self._policy = policy
 
     def attach(self, attachment: Attachment) -> Attached:
-        """Puts all programs of the attachment's role in place. Raises `AttachError`; `PlaceGone` for one that has gone."""
+        """Puts all programs of the attachment's role in place.
+
+        Raises `AttachError`, and of its kind `PlaceGone` where there is nothing to attach to.
+        """
         try:
             with links_of(attachment.netns) as links:
                 return self._attach(links, attachment)

@@ -8,18 +8,10 @@ import pytest
 from ebpfmesh.lab.plan import CLIENT_ADDRESS
 
 from .traffic import CLIENT, MB, Http
-from .world import Task, World, on
+from .world import Task, World, assert_shares, on
 
-NODES = ("node1", "node2", "node3")
 REQUESTS = 1000
 PAIRS = 10_000
-
-
-def assert_shares(answers: dict[str, int], tasks: list[Task]) -> None:
-    """Every task has between 0.7 and 1.3 of its share."""
-    share = sum(answers.values()) / len(tasks)
-    assert answers.keys() == {task.host for task in tasks}
-    assert all(0.7 * share <= count <= 1.3 * share for count in answers.values()), answers
 
 
 @pytest.fixture

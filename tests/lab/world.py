@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,6 +18,13 @@ from .agents import Agents
 from .traffic import Load, Place
 
 GONE_TIMEOUT_S = 60
+
+_OFFLOADS_OFF = """
+for link in $(ip -o link | grep -o "$0[0-9]*" | sort -u); do
+    ethtool -K $link tx off tso off gso off gro off
+done
+"""
+_IN_NETNS = 'nsenter --net=$netns sh -c "$0" veth'
 INGRESS = "ingress"
 
 
@@ -38,6 +46,13 @@ class Task(NamedTuple):
     def host(self) -> str:
         """The name that its echo server answers with."""
         return self.container[:12]
+
+
+def assert_shares(answers: dict[str, int], tasks: list[Task]) -> None:
+    """Every task has between 0.7 and 1.3 of its share."""
+    share = sum(answers.values()) / len(tasks)
+    assert answers.keys() == {task.host for task in tasks}
+    assert all(0.7 * share <= count <= 1.3 * share for count in answers.values()), answers
 
 
 class World:
@@ -159,6 +174,14 @@ class World:
     def scale(self, service: str, count: int) -> None:
         self.lab.docker(self.manager, "service", "scale", "--detach", f"{service}={count}")
 
+    def turn_offloads_off(self, *tasks: Task) -> None:
+        """In the tasks, and on their links' other ends in the overlay networks."""
+        for task in tasks:
+            self.lab.run(task.node, task.place.argv(["sh", "-c", _OFFLOADS_OFF, "eth"]))
+        for node in {task.node for task in tasks}:
+            script = f"for netns in /var/run/docker/netns/*-*; do {_IN_NETNS}; done"
+            self.lab.run(node, ["sh", "-c", script, _OFFLOADS_OFF])
+
     # --- take away ----------------------------------------------------------------------
 
     def clear(self) -> None:
@@ -174,15 +197,16 @@ class World:
             made.clear()
 
     def _remove_network(self, network: str) -> None:
-        """It cannot go before its last task has."""
-        refusals: list[str] = []
+        """It cannot go before its last task has; then each node still has to hear of it."""
+        left: list[str] = []
 
         def removed() -> bool:
-            try:
+            left[:] = [node for node in self.agents.nodes if self._has_network(node, network)]
+            with contextlib.suppress(LabError):
                 self.lab.docker(self.manager, "network", "rm", network)
-            except LabError as error:
-                refusals.append(str(error))
-                return "not found" in str(error)
-            return True
+            return not left
 
-        assert wait_until(removed, GONE_TIMEOUT_S, 0.2), refusals[-1]
+        assert wait_until(removed, GONE_TIMEOUT_S, 0.2), f"{left} still have {network}"
+
+    def _has_network(self, node: str, network: str) -> bool:
+        return network in self.lab.docker(node, "network", "ls", "--format={{.Name}}").split()
