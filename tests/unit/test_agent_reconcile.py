@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plans against maps in memory: what is written where, with which ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from ebpfmesh.agent.reconcile import Reconciler
+from ebpfmesh.datapath.attach import Attached, Attacher, Role
+from ebpfmesh.datapath.errors import AttachError, PlaceGone
+from ebpfmesh.datapath.maps import Maps, StoredFrontend
+from ebpfmesh.ids import Ids
+from ebpfmesh.model import (
+    Attachment,
+    Backend,
+    BackendKey,
+    BackendState,
+    Desired,
+    Frontend,
+    FrontendKey,
+    FrontendKind,
+    Pool,
+    PoolKey,
+)
+
+VNI = 4097
+POOL = PoolKey("service1", VNI)
+VIP = FrontendKey(VNI, "10.0.1.2")
+NIC = Attachment(role=Role.NIC, netns="", ifindex=2, name="eth0")
+VETH = Attachment(role=Role.OVERLAY, netns="/ns", ifindex=7, name="veth0", vni=VNI)
+
+
+class MemoryMaps:
+    """As `Maps`, in memory; it remembers what was done."""
+
+    maglev_size = 31
+
+    def __init__(self) -> None:
+        self.stored_frontends: dict[FrontendKey, StoredFrontend] = {}
+        self.stored_pools: dict[int, tuple[PoolKey, int]] = {}
+        self.stored_backends: dict[int, Backend] = {}
+        self.tables: dict[int, bytes] = {}
+        self.batches: list[int] = []
+        self.cleared: list[int] = []
+        self.known_nodes: set[str] = set()
+        self.own_addresses: set[str] = set()
+
+    def put_frontend(self, frontend: Frontend, number: int, pool: int) -> None:
+        self.stored_frontends[frontend.key] = StoredFrontend(frontend, number, pool)
+
+    def delete_frontend(self, key: FrontendKey) -> None:
+        self.stored_frontends.pop(key, None)
+
+    def clear_frontend_counters(self, number: int) -> None:
+        self.cleared.append(number)
+
+    def frontends(self, _: Mapping[int, PoolKey]) -> list[StoredFrontend]:
+        return list(self.stored_frontends.values())
+
+    def put_pool(self, number: int, key: PoolKey, ready: int) -> None:
+        self.stored_pools[number] = (key, ready)
+
+    def delete_pool(self, number: int) -> None:
+        del self.stored_pools[number]
+        self.tables.pop(number, None)
+
+    def pools(self) -> dict[int, tuple[PoolKey, int]]:
+        return self.stored_pools
+
+    def put_tables(self, tables: Mapping[int, bytes]) -> None:
+        self.batches.append(len(tables))
+        self.tables.update(tables)
+
+    def put_backend(self, backend: Backend, number: int, _pool: int) -> None:
+        self.stored_backends[number] = backend
+
+    def clear_backend_counters(self, _number: int) -> None: ...
+
+    def set_backend_state(self, number: int, state: BackendState) -> None:
+        old = self.stored_backends[number]
+        fields = {name: getattr(old, name) for name in old.__struct_fields__}
+        self.stored_backends[number] = Backend(**{**fields, "state": state})
+
+    def free_backend(self, number: int) -> None:
+        del self.stored_backends[number]
+
+    def backends(self, _: Mapping[int, PoolKey]) -> dict[int, Backend]:
+        return self.stored_backends
+
+    def put_node(self, vtep: str) -> None:
+        self.known_nodes.add(vtep)
+
+    def delete_node(self, vtep: str) -> None:
+        self.known_nodes.discard(vtep)
+
+    def nodes(self) -> frozenset[str]:
+        return frozenset(self.known_nodes)
+
+    def put_address(self, address: str) -> None:
+        self.own_addresses.add(address)
+
+    def delete_address(self, address: str) -> None:
+        self.own_addresses.discard(address)
+
+    def addresses(self) -> frozenset[str]:
+        return frozenset(self.own_addresses)
+
+
+class MemoryAttacher:
+    def __init__(self, failing: Mapping[Attachment, Exception] | None = None) -> None:
+        self.failing = dict(failing or {})
+        self.attached: list[Attachment] = []
+
+    def attach(self, attachment: Attachment) -> Attached:
+        if attachment in self.failing:
+            raise self.failing[attachment]
+        self.attached.append(attachment)
+        return Attached(attachment)
+
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def reconciler(maps: MemoryMaps, attacher: MemoryAttacher, clock: Clock) -> Reconciler:
+    ids = Ids(max_frontends=64, max_services=64, max_backends=64)
+    return Reconciler(cast(Maps, maps), cast(Attacher, attacher), ids, clock)
+
+
+def backend(task: str, state: BackendState = BackendState.READY, **fields: Any) -> Backend:
+    known = {"address": "10.0.1.5", "mac": "02:42:0a:00:01:05", "vtep": "192.0.2.11"}
+    return Backend(key=BackendKey(task, VNI), pool=POOL, state=state, **{**known, **fields})
+
+
+def desired(*tasks: str, attachments: frozenset[Attachment] = frozenset()) -> Desired:
+    backends = {b.key: b for b in map(backend, tasks)}
+    return Desired(
+        frontends={VIP: Frontend(VIP, FrontendKind.VIP, POOL)},
+        pools={POOL: Pool(POOL, tuple(sorted(backends)))},
+        backends=backends,
+        nodes=frozenset({"192.0.2.11"}),
+        addresses=frozenset({"192.0.2.11"}),
+        attachments=attachments,
+    )
+
+
+@pytest.fixture
+def maps() -> MemoryMaps:
+    return MemoryMaps()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_maps_hold_what_is_desired(maps: MemoryMaps, clock: Clock) -> None:
+    r = reconciler(maps, MemoryAttacher(), clock)
+    assert r.sync(desired("a", "b"), whole=True) > 0
+    assert {b.key.task_id for b in maps.stored_backends.values()} == {"a", "b"}
+    assert maps.stored_pools == {1: (POOL, 2)}
+    assert maps.stored_frontends[VIP].pool == 1
+    assert maps.known_nodes == maps.own_addresses == {"192.0.2.11"}
+    assert r.sync(desired("a", "b"), whole=True) == 0
+
+
+def test_table_holds_ids_of_the_ready_backends(maps: MemoryMaps, clock: Clock) -> None:
+    reconciler(maps, MemoryAttacher(), clock).sync(desired("a", "b"), whole=True)
+    slots = np.frombuffer(maps.tables[1], dtype=np.uint32)
+    assert len(slots) == maps.maglev_size
+    assert set(slots) == set(maps.stored_backends)
+
+
+def test_tables_are_swapped_in_one_batch(maps: MemoryMaps, clock: Clock) -> None:
+    other = PoolKey("service2", VNI)
+    both = desired("a")
+    both = Desired(
+        frontends=both.frontends,
+        pools={**both.pools, other: Pool(other)},
+        backends=both.backends,
+    )
+    reconciler(maps, MemoryAttacher(), clock).sync(both, whole=True)
+    assert maps.batches == [2]
+    assert b"" in maps.tables.values()
+
+
+def test_restarted_agent_gives_the_same_ids(maps: MemoryMaps, clock: Clock) -> None:
+    reconciler(maps, MemoryAttacher(), clock).sync(desired("b", "c"), whole=True)
+    before = dict(maps.stored_backends), dict(maps.stored_frontends)
+    again = reconciler(maps, MemoryAttacher(), clock)
+    again.adopt()
+    again.sync(desired("a", "b", "c"), whole=True)
+    assert before[0].items() <= maps.stored_backends.items()
+    assert maps.stored_frontends == before[1]
+
+
+def test_restarted_agent_keeps_counters_of_what_it_adopts(maps: MemoryMaps, clock: Clock) -> None:
+    reconciler(maps, MemoryAttacher(), clock).sync(desired("a"), whole=True)
+    maps.cleared.clear()
+    again = reconciler(maps, MemoryAttacher(), clock)
+    again.adopt()
+    again.sync(desired("a"), whole=True)
+    assert maps.cleared == []
+
+
+def test_partial_snapshot_removes_nothing(maps: MemoryMaps, clock: Clock) -> None:
+    r = reconciler(maps, MemoryAttacher(), clock)
+    r.sync(desired("a", "b"), whole=True)
+    before = dict(maps.stored_backends), dict(maps.stored_frontends), dict(maps.tables)
+    r.sync(Desired(), whole=False)
+    assert (maps.stored_backends, maps.stored_frontends, maps.tables) == before
+
+
+def test_gone_backend_rests_before_its_id_is_free(maps: MemoryMaps, clock: Clock) -> None:
+    r = reconciler(maps, MemoryAttacher(), clock)
+    r.sync(desired("a", "b"), whole=True)
+    r.sync(desired("b"), whole=True)
+    (gone,) = [b for b in maps.stored_backends.values() if b.state is BackendState.GONE]
+    assert gone.key.task_id == "a"
+    clock.now_s += 61
+    r.sync(desired("b"), whole=True)
+    assert [b.key.task_id for b in maps.stored_backends.values()] == ["b"]
+
+
+def test_failed_attachment_holds_up_nothing_else(maps: MemoryMaps, clock: Clock) -> None:
+    attacher = MemoryAttacher({VETH: AttachError("no such driver")})
+    r = reconciler(maps, attacher, clock)
+    wanted = desired("a", attachments=frozenset({NIC, VETH}))
+    with pytest.raises(ExceptionGroup) as raised:
+        r.sync(wanted, whole=True)
+    assert [str(error) for error in raised.value.exceptions] == ["no such driver"]
+    assert attacher.attached == [NIC]
+    assert maps.stored_pools
+    attacher.failing.clear()
+    r.sync(wanted, whole=True)
+    assert attacher.attached == [NIC, VETH]
+
+
+def test_place_that_has_gone_is_no_failure(maps: MemoryMaps, clock: Clock) -> None:
+    r = reconciler(maps, MemoryAttacher({VETH: PlaceGone("veth0")}), clock)
+    r.sync(desired("a", attachments=frozenset({VETH})), whole=True)
+    assert VETH not in r.actual.attachments
