@@ -7,10 +7,15 @@ import errno
 from dataclasses import dataclass
 from enum import StrEnum
 
+import structlog
+
 from ebpfmesh.datapath.errors import AttachError, PlaceGone
 from ebpfmesh.datapath.links import Hook, Links, XdpMode, links_of
 from ebpfmesh.datapath.loader import TC, XDP, Module
+from ebpfmesh.datapath.progname import program_name
 from ebpfmesh.model import Attachment
+
+log = structlog.get_logger(__name__)
 
 
 class Role(StrEnum):
@@ -37,6 +42,7 @@ _MODES = {
     XdpPolicy.OFF: (),
 }
 
+_XDP_PROGRAM = "nic_xdp"
 _GONE = frozenset({errno.ENOENT, errno.ENODEV})
 
 _HOOKS = {
@@ -88,10 +94,14 @@ class Attacher:
         return self._module.program(name, TC)
 
     def _attach_xdp(self, links: Links, ifindex: int) -> XdpMode:
+        """The best mode that the policy allows and the driver has; tc does without, if need be."""
         modes = _MODES[self._policy]
+        if _held_by_another(links, ifindex):
+            log.warning("xdp.held_by_another", ifindex=ifindex, effect="tc does all of it")
+            return XdpMode.OFF
         if links.xdp_mode(ifindex) not in {XdpMode.OFF, *modes[:1]}:
             links.remove_xdp(ifindex)
-        fd = self._module.program("nic_xdp", XDP)
+        fd = self._module.program(_XDP_PROGRAM, XDP)
         for mode in modes:
             try:
                 links.set_xdp(ifindex, fd, mode)
@@ -103,11 +113,16 @@ class Attacher:
         return XdpMode.OFF
 
 
+def _held_by_another(links: Links, ifindex: int) -> bool:
+    """Whether a link carries an XDP program that is not ours; it stays."""
+    program = links.xdp_program(ifindex)
+    return bool(program) and program_name(program) != _XDP_PROGRAM
+
+
 def detach(attachment: Attachment) -> bool:
     """Takes our programs off one place and says whether there were any.
 
-    A place that is gone is a success. An XDP program without our tc program beside it is
-    somebody else's, and stays.
+    A place that is gone is a success.
     """
     try:
         with links_of(attachment.netns) as links:
@@ -116,7 +131,7 @@ def detach(attachment: Attachment) -> bool:
                 for hook in _HOOKS[Role(attachment.role)]
                 if links.has_filter(attachment.ifindex, hook)
             ]
-            if hooks and attachment.role == Role.NIC:
+            if attachment.role == Role.NIC and not _held_by_another(links, attachment.ifindex):
                 links.remove_xdp(attachment.ifindex)
             for hook in hooks:
                 links.remove_filter(attachment.ifindex, hook)

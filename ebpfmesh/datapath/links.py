@@ -173,10 +173,17 @@ class Links:
 
     def xdp_mode(self, index: int) -> XdpMode:
         """The mode of the XDP program that is attached, `OFF` if none is."""
+        attached = self._xdp(index, "IFLA_XDP_ATTACHED")
+        return _XDP_ATTACHED.get(attached or "", XdpMode.OFF)
+
+    def xdp_program(self, index: int) -> int:
+        """The kernel's id of the XDP program that is attached, 0 if none is."""
+        return self._xdp(index, "IFLA_XDP_PROG_ID") or 0
+
+    def _xdp(self, index: int, attribute: str) -> Any:
         messages = list(self._route.get_links(index))
         xdp = messages[0].get_attr("IFLA_XDP") if messages else None
-        attached = xdp.get_attr("IFLA_XDP_ATTACHED") if xdp else None
-        return _XDP_ATTACHED.get(attached or "", XdpMode.OFF)
+        return xdp.get_attr(attribute) if xdp else None
 
 
 def _is_ours(message: Any) -> bool:
