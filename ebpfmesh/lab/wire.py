@@ -34,7 +34,7 @@ _ATTR_SIZE = 128
 
 def pass_every_frame(namespace: str, links: list[str]) -> None:
     """Attach the program, in driver mode, to the named links of a namespace."""
-    program = _load()
+    program = load_pass()
     try:
         with IPRoute(netns=namespace) as netlink:
             for link in links:
@@ -45,7 +45,8 @@ def pass_every_frame(namespace: str, links: list[str]) -> None:
         os.close(program)  # the links keep it
 
 
-def _load() -> int:
+def load_pass() -> int:
+    """File descriptor of a program that passes every frame; the caller closes it."""
     code = ctypes.create_string_buffer(_PASS)
     licence = ctypes.create_string_buffer(b"GPL")
     count = len(_PASS) // _INSTRUCTION.size
