@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any, NamedTuple
 
 from ebpfmesh.lab import images
@@ -18,13 +18,20 @@ from .agents import Agents
 from .traffic import Load, Place
 
 GONE_TIMEOUT_S = 60
+REPLACED_TIMEOUT_S = 90
 
 _OFFLOADS_OFF = """
 for link in $(ip -o link | grep -o "$0[0-9]*" | sort -u); do
     ethtool -K $link tx off tso off gso off gro off
 done
 """
-_IN_NETNS = 'nsenter --net=$netns sh -c "$0" veth'
+# Of a namespace that has gone the file remains for a while.
+_OVERLAYS_OFF = """
+for netns in /var/run/docker/netns/*-*; do
+    nsenter --net=$netns true 2>/dev/null || continue
+    nsenter --net=$netns sh -c "$0" veth
+done
+"""
 INGRESS = "ingress"
 
 
@@ -165,6 +172,15 @@ class World:
         for network in {name for task in tasks for name in task.addresses} - {INGRESS}:
             self.agents.wait_ready(service, network, count, sorted(nodes))
 
+    def wait_replaced(self, service: str, hosts: Set[str], count: int) -> None:
+        """Wait until none of these tasks runs any more, and so many others do."""
+
+        def replaced() -> bool:
+            found = {task.container_id[:12] for task in self.lab.task_containers(service)}
+            return len(found) == count and found.isdisjoint(hosts)
+
+        assert wait_until(replaced, REPLACED_TIMEOUT_S, 0.2), f"{service} still has {hosts}"
+
     # --- change -------------------------------------------------------------------------
 
     def update(self, service: str, *options: str) -> None:
@@ -179,8 +195,7 @@ class World:
         for task in tasks:
             self.lab.run(task.node, task.place.argv(["sh", "-c", _OFFLOADS_OFF, "eth"]))
         for node in {task.node for task in tasks}:
-            script = f"for netns in /var/run/docker/netns/*-*; do {_IN_NETNS}; done"
-            self.lab.run(node, ["sh", "-c", script, _OFFLOADS_OFF])
+            self.lab.run(node, ["sh", "-c", _OVERLAYS_OFF, _OFFLOADS_OFF])
 
     # --- take away ----------------------------------------------------------------------
 

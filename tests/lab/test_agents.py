@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An agent may die, restart or be taken off: what is attached goes on working."""
+
+from __future__ import annotations
+
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import pytest
+
+from ebpfmesh.lab.lab import Node
+
+from .traffic import CLIENT, Held
+from .world import Task, World, on
+
+NODES = ["node1", "node2", "node3"]
+PIN_DIR = "/sys/fs/bpf/ebpfmesh"
+
+
+class Vote(NamedTuple):
+    vip: str
+    inside: Task
+
+
+@pytest.fixture
+def vote(world: World) -> Vote:
+    """Two tasks with a VIP and a port; a client inside, on the node without a task."""
+    network = world.network("overlay1")
+    inside = world.idle("client", network, "node3")
+    world.service(
+        "vote",
+        replicas=2,
+        networks=[network],
+        publish=["8080:80", "8080:80/udp"],
+        options=on("node1", "node2"),
+    )
+    world.wait_ready("vote", 2, "node3")
+    return Vote(f"{world.vip('vote', network)}:80", inside)
+
+
+def maps(world: World, node: str) -> dict[str, object]:
+    """What a node's maps hold of ids: frontends, pools and backends."""
+    pins = world.lab.run(node, ["sh", "-c", f"ls -d {PIN_DIR}/*"]).stdout.split()
+    assert len(pins) == 1
+    return {
+        name: json.loads(world.lab.run(node, dump(f"{pins[0]}/{name}")).stdout)
+        for name in ("frontends", "pools", "backends")
+    }
+
+
+def dump(pin: str) -> list[str]:
+    return ["bpftool", "--json", "map", "dump", "pinned", pin]
+
+
+def test_killing_each_agent_in_turn_fails_no_request(world: World, vote: Vote) -> None:
+    mesh = world.every_node(8080)
+    before = {node: maps(world, node) for node in NODES}
+    with ExitStack() as stack:
+        held: list[Held] = [
+            stack.enter_context(world.load.held(place, target))
+            for place, target in [(vote.inside.place, vote.vip), *((CLIENT, t) for t in mesh)]
+        ]
+        outside = stack.enter_context(world.load.background(CLIENT, *mesh))
+        inside = stack.enter_context(world.load.background(vote.inside.place, vote.vip))
+        for node in NODES:
+            world.agents.kill_and_start(node)
+        world.wait_ready("vote", 2, "node3")
+        assert len(outside.stop().assert_none_failed().host) == 2
+        assert len(inside.stop().assert_none_failed().host) == 2
+        for connection in held:
+            assert connection.ask()["host"] == connection.opened["host"]
+    assert {node: maps(world, node) for node in NODES} == before
+
+
+def test_without_any_agent_all_goes_on(world: World, vote: Vote) -> None:
+    for node in NODES:
+        world.lab.kill_agent(node)
+    world.load.http(CLIENT, *world.every_node(8080), count=200).assert_none_failed()
+    world.load.http(vote.inside.place, vote.vip, count=200).assert_none_failed()
+    pairs = world.load.udp(CLIENT, *world.every_node(8080), count=600)
+    assert (pairs.lost, pairs.wrong) == (0, 0)
+
+
+def test_detach_leaves_nothing_and_an_agent_serves_again(world: World, vote: Vote) -> None:
+    node = world.lab.node("node2")
+    world.lab.stop_agent(node.name)
+    env = {"EBPFMESH_CGROUP": str(node.cgroup)}
+    detach = [sys.executable, "-m", "ebpfmesh", "detach"]
+    world.lab.run(node.name, detach, env=env)
+    assert programs(world, node) == []
+    world.agents.start(node.name)
+    world.wait_ready("vote", 2)
+    assert len(programs(world, node)) > 0
+    world.load.http(CLIENT, *world.every_node(8080), count=100).assert_none_failed()
+    world.load.http(vote.inside.place, vote.vip, count=100).assert_none_failed()
+
+
+def programs(world: World, node: Node) -> list[str]:
+    """Whatever of ours is on a node: pins, programs of links, programs of its cgroup."""
+    look = f"""
+    ls {PIN_DIR}
+    for netns in /proc/self/ns/net /var/run/docker/netns/*-*; do
+        nsenter --net=$netns true 2>/dev/null || continue
+        nsenter --net=$netns ip -detail link | grep prog/xdp
+        for link in $(nsenter --net=$netns ip -o link | grep -o 'v*eth[0-9a-f]*' | sort -u); do
+            nsenter --net=$netns tc filter show dev $link ingress | grep ebpfmesh
+            nsenter --net=$netns tc filter show dev $link egress | grep ebpfmesh
+        done
+    done
+    bpftool cgroup show {node.cgroup} | grep -i sock
+    true
+    """
+    return world.lab.run(node.name, ["sh", "-c", look]).stdout.splitlines()
+
+
+def test_an_agent_that_starts_before_its_dockerd(world: World, vote: Vote) -> None:
+    """On the node without tasks; its own containers come back as new ones."""
+    world.lab.stop_agent("node3")
+    world.lab.stop_docker("node3")
+    world.load.http(CLIENT, *world.every_node(8080), count=100).assert_none_failed()
+    with ThreadPoolExecutor(1) as executor:
+        starting = executor.submit(world.agents.start, "node3")
+        world.lab.start_docker("node3")
+        starting.result()
+    world.lab.wait_for_replicas("client", 1)
+    world.wait_ready("vote", 2, "node3")
+    world.load.http(CLIENT, *world.every_node(8080), count=100).assert_none_failed()
+    inside = world.tasks("client")[0].place
+    world.load.http(inside, vote.vip, count=100).assert_none_failed()

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which networks and which kinds of services and clients are served."""
+
+from __future__ import annotations
+
+import pytest
+
+from ebpfmesh.lab import images
+from ebpfmesh.lab.errors import LabError
+from ebpfmesh.lab.processes import wait_until
+
+from .world import Task, World, on
+
+TIMEOUT_S = 60
+
+
+def test_a_dnsrr_service_is_left_to_dns(world: World) -> None:
+    network = world.network("overlay1")
+    client = world.idle("client", network, "node1")
+    world.service("vote", replicas=2, networks=[network], options=["--endpoint-mode=dnsrr"])
+    world.lab.wait_for_replicas("vote", 2)
+    addresses = {task.addresses[network] for task in world.tasks("vote")}
+    dig = ["dig", "+short", "vote"]
+    found = world.lab.container_run(client.node, client.container, dig)
+    assert set(found.stdout.split()) == addresses
+    row = world.agents.service("node1", "vote", network)
+    assert row is not None
+    assert (row.state, row.mode, row.frontends, row.backends) == ("dnsrr", "dnsrr", (), ())
+    for address in addresses:
+        world.load.http(client.place, f"{address}:80", count=20).assert_none_failed()
+
+
+def test_other_networks_cannot_reach_a_vip(world: World) -> None:
+    first, second = world.network("overlay1"), world.network("overlay2")
+    stranger = world.idle("stranger", second, "node1")
+    friend = world.idle("friend", first, "node1")
+    world.service("vote", replicas=1, networks=[first], options=on("node1"))
+    target = f"{world.vip('vote', first)}:80"
+    world.load.http(friend.place, target, count=5).assert_none_failed()
+    assert world.load.http(stranger.place, target, count=1).ok == 0
+
+
+def test_a_plain_container_on_an_attachable_network(world: World) -> None:
+    network = world.network("eg1", "--attachable")
+    world.service("http", replicas=2, networks=[network], options=on("node1", "node2"))
+    client = world.container("node3", "plain", f"--network={network}")
+    world.agents.wait_ready("http", network, 2, ["node3"])
+    curl = ["curl", "--silent", "--fail", "http://http/"]
+    world.lab.container_run("node3", client.container, curl)
+    target = f"{world.vip('http', network)}:80"
+    seen = world.load.http(client.place, target, count=200).assert_none_failed()
+    assert seen.host.keys() == {task.host for task in world.tasks("http")}
+
+
+def test_a_vip_is_served_from_the_first_packet_of_a_new_task(world: World) -> None:
+    """Of a task that is the first one of its network on its node, too."""
+    network = world.network("overlay1")
+    world.service("vote", replicas=2, networks=[network], options=on("node1"))
+    vip = world.vip("vote", network)
+    ask = rf"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 10 {vip} 80 | grep -c '\"host\"' >>/asked"
+    loop = f"for i in $(seq 20); do {ask}; done; sleep infinity"
+    world.service(
+        "eager",
+        *("sh", "-c", loop),
+        image=images.BUSYBOX,
+        replicas=4,
+        networks=[network],
+        options=[*on("node2", "node3"), "--endpoint-mode=dnsrr", "--stop-signal=KILL"],
+        wait=False,
+    )
+    world.lab.wait_for_replicas("eager", 4)
+    for task in world.tasks("eager"):
+
+        def done(task: Task = task) -> bool:
+            return len(asked(world, task)) == 20
+
+        assert wait_until(done, TIMEOUT_S, 0.2)
+        assert asked(world, task) == ["1"] * 20
+        count = world.lab.run(task.node, task.place.argv(["nstat", "-asz", "TcpRetransSegs"]))
+        assert count.stdout.split()[-2] == "0", "a first packet was lost"
+
+
+def asked(world: World, task: Task) -> list[str]:
+    return world.lab.docker(task.node, "exec", task.container, "cat", "/asked").split()
+
+
+def test_an_encrypted_network(world: World) -> None:
+    if not _has_esp(world):
+        pytest.skip("this kernel has no ESP: no overlay network can be encrypted")
+    network = world.network("secret", "--opt=encrypted")
+    client = world.idle("client", network, "node3")
+    world.service("vote", replicas=2, networks=[network], options=on("node1", "node2"))
+    world.wait_ready("vote", 2, "node3")
+    target = f"{world.vip('vote', network)}:80"
+    seen = world.load.http(client.place, target, count=200).assert_none_failed()
+    assert seen.host.keys() == {task.host for task in world.tasks("vote")}
+    assert seen.peer == {client.addresses[network]: 200}
+
+
+def _has_esp(world: World) -> bool:
+    """Ask the kernel for a security association, where it is in nobody's way."""
+    which = ("src", "198.51.100.1", "dst", "198.51.100.2", "proto", "esp", "spi", "0x1234")
+    key = ("enc", "cipher_null", "", "auth", "digest_null", "")
+    try:
+        world.lab.run("lan", ["ip", "xfrm", "state", "add", *which, *key])
+    except LabError:
+        return False
+    world.lab.run("lan", ["ip", "xfrm", "state", "delete", *which])
+    return True
