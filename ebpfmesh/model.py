@@ -132,6 +132,7 @@ class Attachment(Frozen, frozen=True):
 
     `netns` is the path of the network namespace, empty for the node's own. `role` names the
     programs (see `ebpfmesh.datapath.programs`); `vni` is the overlay's, 0 for the node's links.
+    `name` is for people: dockerd renames a link that has programs already, and it keeps them.
     """
 
     role: str
@@ -139,6 +140,15 @@ class Attachment(Frozen, frozen=True):
     ifindex: int
     name: str
     vni: int = 0
+
+    def _place(self) -> tuple[str, str, int, int]:
+        return self.role, self.netns, self.ifindex, self.vni
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Attachment) and self._place() == other._place()
+
+    def __hash__(self) -> int:
+        return hash(self._place())
 
 
 class LocalView(Frozen, frozen=True):

@@ -266,6 +266,14 @@ def test_a_pool_that_keeps_its_size_is_not_named_again() -> None:
     )
 
 
+def test_a_link_that_was_renamed_keeps_its_programs() -> None:
+    before = Attachment("overlay", "/ns", 5, "veth54791af", 4097)
+    after = Attachment("overlay", "/ns", 5, "veth1", 4097)
+    actual = Actual(attachments=frozenset({before}))
+    desired = Desired(attachments=frozenset({after}))
+    assert plan(desired, actual, whole=True) == ()
+
+
 def test_operations_can_be_encoded() -> None:
     steps = plan(one_pool(backend(A)), Actual())
     assert msgspec.json.decode(msgspec.json.encode(steps))[0]["type"] == "PutBackend"
