@@ -131,7 +131,7 @@ class Attachment(Frozen, frozen=True):
     """A place that a program is, or shall be, attached to.
 
     `netns` is the path of the network namespace, empty for the node's own. `role` names the
-    programs (see `ebpfmesh.datapath.programs`); `vni` is the overlay's, 0 for the node's links.
+    programs (see `ebpfmesh.datapath.attach`); `vni` is the overlay's, 0 for the node's links.
     `name` is for people: dockerd renames a link that has programs already, and it keeps them.
     """
 
