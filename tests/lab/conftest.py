@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from .world import World
 
 _AGENT_LINES = 40
 _DOCKER_LINES = 15
+_DEFAULT_RETURN_MODE = "tunnel"
 _OWN_LAB = "test_down.py"
 
 
@@ -53,17 +55,22 @@ class Session(NamedTuple):
 def session() -> Iterator[Session]:
     if os.geteuid() != 0:
         pytest.fail("these tests make namespaces and load programs: run them as root", False)
-    lab = Lab.up(nodes=3)
+    # SIGTERM, like Ctrl-C, must not leave the lab behind.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        yield Session(lab, Agents(lab))
+        lab = Lab.up(nodes=3)
+        try:
+            yield Session(lab, Agents(lab))
+        finally:
+            lab.down()
     finally:
-        lab.down()
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session", params=["tunnel", "dsr"])
 def return_mode(session: Session, request: pytest.FixtureRequest) -> str:
     mode = str(request.param)
-    session.agents.use(return_mode=mode)
+    session.agents.use(**({} if mode == _DEFAULT_RETURN_MODE else {"return_mode": mode}))
     return mode
 
 

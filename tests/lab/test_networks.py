@@ -57,7 +57,7 @@ def test_a_vip_is_served_from_the_first_packet_of_a_new_task(world: World) -> No
     network = world.network("overlay1")
     world.service("vote", replicas=2, networks=[network], options=on("node1"))
     vip = world.vip("vote", network)
-    ask = rf"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 10 {vip} 80 | grep -c '\"host\"' >>/asked"
+    ask = rf"printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 10 {vip} 80 | grep -c '\"host\"' >>/asked"
     loop = f"for i in $(seq 20); do {ask}; done; sleep infinity"
     world.service(
         "eager",
