@@ -122,7 +122,7 @@ def _held_by_another(links: Links, ifindex: int) -> bool:
 def detach(attachment: Attachment) -> bool:
     """Takes our programs off one place and says whether there were any.
 
-    A place that is gone is a success.
+    A place that is gone is a success. Raises `AttachError` for one that cannot be reached.
     """
     try:
         with links_of(attachment.netns) as links:
@@ -138,3 +138,6 @@ def detach(attachment: Attachment) -> bool:
             return bool(hooks)
     except FileNotFoundError:
         return False
+    except OSError as error:
+        place = f"{attachment.name} in {attachment.netns or 'the node'}"
+        raise AttachError(f"{attachment.role} programs stay at {place}: {error}") from error

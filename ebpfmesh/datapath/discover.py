@@ -18,6 +18,8 @@ from ebpfmesh.datapath.links import Link, LinkAddress, links_of
 from ebpfmesh.model import Attachment, Gateway
 
 GATEWAY_BRIDGE = "docker_gwbridge"
+DEFAULT_BRIDGE = "docker0"
+_USER_BRIDGE = re.compile(r"^br-[0-9a-f]{12}$")
 
 # "<epoch>-<first ten characters of the network's id>"
 _OVERLAY = re.compile(r"^\d+-[a-z0-9]{10}$")
@@ -30,6 +32,11 @@ class Device:
     name: str
     index: int
     mtu: int
+
+
+def _is_docker_bridge(link: Link) -> bool:
+    """Docker names a bridge network's bridge br- and the first twelve characters of its id."""
+    return link.name in {GATEWAY_BRIDGE, DEFAULT_BRIDGE} or bool(_USER_BRIDGE.match(link.name))
 
 
 @dataclass(frozen=True)
@@ -61,12 +68,15 @@ class HostLinks:
         return None
 
     def gateway_attachments(self) -> list[Attachment]:
-        """The node's ends of the containers' docker_gwbridge veths."""
-        bridge = {link.index for link in self.links if link.name == GATEWAY_BRIDGE}
+        """The node's ends of the containers' veths in Docker's bridges.
+
+        Tasks answer by docker_gwbridge; containers of any bridge may ask published ports.
+        """
+        bridges = {link.index for link in self.links if _is_docker_bridge(link)}
         return [
             Attachment(role=Role.GATEWAY, netns="", ifindex=link.index, name=link.name)
             for link in self.links
-            if link.master in bridge and link.kind == "veth"
+            if link.master in bridges and link.kind == "veth"
         ]
 
 

@@ -25,6 +25,12 @@ HOST = HostLinks(
         link(4, "veth1", "veth", master=3),
         link(5, "veth2", "veth"),
         link(6, "dummy0", "dummy", master=3),
+        link(7, "docker0", "bridge"),
+        link(8, "veth3", "veth", master=7),
+        link(9, "br-0123456789ab", "bridge"),
+        link(10, "veth4", "veth", master=9),
+        link(11, "br0", "bridge"),
+        link(12, "veth5", "veth", master=11),
     ),
     addresses=(
         LinkAddress(1, "127.0.0.1", 8),
@@ -61,9 +67,10 @@ def test_gateway_network_is_the_bridges() -> None:
     assert HostLinks((), ()).gateway_network() is None
 
 
-def test_gateway_veths_are_those_in_the_bridge() -> None:
-    (only,) = HOST.gateway_attachments()
-    assert (only.role, only.netns, only.ifindex, only.vni) == (Role.GATEWAY, "", 4, 0)
+def test_gateway_veths_are_those_in_dockers_bridges() -> None:
+    found = HOST.gateway_attachments()
+    assert [place.name for place in found] == ["veth1", "veth3", "veth4"]
+    assert {(place.role, place.netns, place.vni) for place in found} == {(Role.GATEWAY, "", 0)}
 
 
 def test_overlay_namespaces_are_told_by_their_names(tmp_path: Path) -> None:
