@@ -67,15 +67,41 @@ static __always_inline int task_to_remote(struct __sk_buff *skb, const struct pa
 	return TC_ACT_OK;
 }
 
+/* A connection that is not balanced, but may meet one that is, takes its 4-tuple like any other:
+ * one that the kernel brings to a task (a port in host mode), or one that a container opens to a
+ * published port of another node.
+ */
+static __always_inline int task_direct(struct __sk_buff *skb, const struct packet *p,
+				       struct flow_key *key, __u8 flags)
+{
+	struct flow flow = { .to = p->t, .flags = FLOW_DIRECT | flags };
+	struct flow *known = flows.lookup(key);
+
+	flow.seen_ns = bpf_ktime_get_coarse_ns();
+	if (known && (known->flags & FLOW_DIRECT) && !flow_restarts(p, known->flags)) {
+		flow_track(p, key, known, TO_BACKEND);
+		flow.to = known->to;
+	} else if (is_syn(p) || flow_in_the_way(key, &flow)) {
+		if (!flow_claim(key, &flow))
+			return leave(DROP_no_port, TC_ACT_SHOT);
+	}
+	if (nat_rewrite(skb, p, &flow.to))
+		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
+	return TC_ACT_OK;
+}
+
 /* A container asks a published port of its own node. */
 static __always_inline int task_request(struct __sk_buff *skb, const struct packet *p)
 {
 	struct flow new = { .flags = FLOW_FROM_TASK, .ifindex = skb->ifindex };
 	struct choice choice = {};
 	enum reason why = entry_choose(skb, p, &choice);
+	struct flow_key key = flow_key_of(p, 0);
 
 	if (why == DROP_no_backend)
 		return refuse_back(skb, p, why);
+	if (why == HANDBACK_foreign_address)
+		return leave(why, task_direct(skb, p, &key, FLOW_VIA_KERNEL));
 	if (why)
 		return leave(why, TC_ACT_UNSPEC);
 	count_entry(choice.frontend, p->length);
@@ -128,28 +154,6 @@ static __always_inline int mesh_from_task(struct __sk_buff *skb)
 	return task_request(skb, &p);
 }
 
-/* A connection that the kernel brings to a task (a port in host mode) takes its 4-tuple like any
- * other flow, so that no balanced one meets it.
- */
-static __always_inline int task_direct(struct __sk_buff *skb, const struct packet *p,
-				       struct flow_key *key)
-{
-	struct flow flow = { .to = p->t, .flags = FLOW_DIRECT };
-	struct flow *known = flows.lookup(key);
-
-	flow.seen_ns = bpf_ktime_get_coarse_ns();
-	if (known && (known->flags & FLOW_DIRECT) && !flow_restarts(p, known->flags)) {
-		flow_track(p, key, known, TO_BACKEND);
-		flow.to = known->to;
-	} else if (is_syn(p) || flow_in_the_way(key, &flow)) {
-		if (!flow_claim(key, &flow))
-			return leave(DROP_no_port, TC_ACT_SHOT);
-	}
-	if (nat_rewrite(skb, p, &flow.to))
-		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
-	return TC_ACT_OK;
-}
-
 /* tc egress of the same veth: what the kernel brings to the container. */
 static __always_inline int mesh_to_task(struct __sk_buff *skb)
 {
@@ -162,7 +166,7 @@ static __always_inline int mesh_to_task(struct __sk_buff *skb)
 	key = flow_key_of(&p, 0);
 	reply = replies.lookup(&key);
 	if (!reply || !(reply->flags & FLOW_VIA_KERNEL))
-		return task_direct(skb, &p, &key);
+		return task_direct(skb, &p, &key, 0);
 	return task_reply(skb, &p, &key, reply);
 }
 

@@ -238,7 +238,7 @@ def test_what_a_task_sends_by_itself_passes(node: Node, web: Service) -> None:
 
 def test_port_of_another_machine_passes(node: Node, web: Service) -> None:
     packet = tcp(f"{HERE_GATEWAY}:5555", f"198.51.100.7:{PUBLISHED}", macs=OUT_OF_TASK)
-    assert_result(node.gateway_ingress(packet), TC_UNSPEC, packet)
+    assert_result(node.gateway_ingress(packet), TC_OK, packet)
     assert node.reasons() == {"handback_foreign_address": 1}
 
 
@@ -363,3 +363,21 @@ def test_other_packets_to_a_task_pass(node: Node, web: Service) -> None:
     for packet in (echo(CLIENT, HERE_GATEWAY), arp_request(NODE_A, HERE_GATEWAY)):
         assert_result(node.gateway_egress(packet), TC_UNSPEC, packet)
     assert node.flows() == {}
+
+
+def test_containers_own_question_to_another_node_is_not_taken_for_a_balanced_one(
+    node: Node,
+) -> None:
+    """Both have one source port, and after translation one 4-tuple: the later gets another."""
+    node.port(PUBLISHED, TARGET).backends(remote(THERE))
+    elsewhere = f"{NODE_B}:{PUBLISHED}"
+    node.gateway_ingress(tcp(NEIGHBOUR, ENTRY, macs=FROM_NEIGHBOUR), "gw1")
+    direct = Ether(node.gateway_ingress(tcp(NEIGHBOUR, elsewhere, macs=FROM_NEIGHBOUR), "gw1").data)
+    assert (direct[IP].dst, direct.dport) == (NODE_B, PUBLISHED)
+    assert f"{direct[IP].src}:{direct.sport}" != NEIGHBOUR
+    back = (BRIDGE_MAC, FROM_NEIGHBOUR[0])
+    sent_from = f"{direct[IP].src}:{direct.sport}"
+    answered = node.gateway_egress(tcp(elsewhere, sent_from, "SA", macs=back), "gw1")
+    assert_result(answered, TC_OK, tcp(elsewhere, NEIGHBOUR, "SA", macs=back))
+    balanced = node.gateway_egress(tcp(elsewhere, NEIGHBOUR, "SA", macs=back), "gw1")
+    assert_result(balanced, TC_OK, tcp(ENTRY, NEIGHBOUR, "SA", macs=back))
