@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from enum import StrEnum
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import msgspec
@@ -81,10 +82,14 @@ def drafts(path: Path) -> list[Path]:
 
 
 class Record:
-    """The state together with its file, which follows every change at once."""
+    """The state together with its file, which follows every change at once.
+
+    Threads may share one: a node's agent and its dockerd start side by side.
+    """
 
     def __init__(self, path: Path, state: LabState) -> None:
         self._path = path
+        self._writing = Lock()
         self.state = state
 
     @classmethod
@@ -111,13 +116,18 @@ class Record:
 
     def update(self, **changes: Any) -> None:
         """Replace the file whole: a reader never sees half of it."""
-        self.state = msgspec.structs.replace(self.state, **changes)
-        self._write_draft().replace(self._path)
+        with self._writing:
+            self._replace(**changes)
 
     def update_node(self, name: str, **changes: Any) -> None:
         """Change one node's part."""
-        node = msgspec.structs.replace(self.state.nodes[name], **changes)
-        self.update(nodes=self.state.nodes | {name: node})
+        with self._writing:
+            node = msgspec.structs.replace(self.state.nodes[name], **changes)
+            self._replace(nodes=self.state.nodes | {name: node})
+
+    def _replace(self, **changes: Any) -> None:
+        self.state = msgspec.structs.replace(self.state, **changes)
+        self._write_draft().replace(self._path)
 
     def _write_draft(self) -> Path:
         draft = self._path.with_name(f"{self._path.name}.{os.getpid()}")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from ebpfmesh.lab.errors import LabError
 from ebpfmesh.lab.lab import Lab
 from ebpfmesh.lab.processes import last_lines
 
@@ -40,7 +41,11 @@ def pytest_runtest_makereport(
 
 
 def _logs() -> Iterator[tuple[str, str]]:
-    lab = Lab.find()
+    try:
+        lab = Lab.find()
+    except LabError as error:
+        yield "lab", str(error)
+        return
     for node in lab.nodes if lab else ():
         yield f"agent of {node.name}", last_lines(node.agent_log, _AGENT_LINES)
         yield f"dockerd of {node.name}", last_lines(node.docker_log, _DOCKER_LINES)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -72,6 +73,26 @@ def test_a_change_reaches_the_file(tmp_path: Path, state: LabState) -> None:
     assert loaded.state.phase is Phase.UP
     assert loaded.state.nodes["node1"].agent is None
     assert loaded.state.nodes["node2"].agent == ProcessId(5, 6)
+
+
+def test_threads_lose_no_change_of_each_other(tmp_path: Path, state: LabState) -> None:
+    path = tmp_path / "lab.json"
+    record = Record.claim(path, state)
+    assert record is not None
+
+    def change(turn: int) -> None:
+        node, program = f"node{turn % 2 + 1}", ("agent", "dockerd")[turn // 2 % 2]
+        for pid in range(50):
+            record.update_node(node, **{program: ProcessId(pid, turn)})
+            decode(path.read_bytes())
+
+    with ThreadPoolExecutor(4) as executor:
+        list(executor.map(change, range(4)))
+    last = {node: (state.agent, state.dockerd) for node, state in record.state.nodes.items()}
+    assert last == {
+        "node1": (ProcessId(49, 0), ProcessId(49, 2)),
+        "node2": (ProcessId(49, 1), ProcessId(49, 3)),
+    }
 
 
 def test_an_interrupted_draft_is_found(tmp_path: Path, state: LabState) -> None:
