@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import structlog
 
@@ -31,14 +30,12 @@ _RETRY_S = 1.0
 _COALESCE_S = 0.005
 
 ReportSink = Callable[[str, dict[str, BackendState]], None]
-OverlaySink = Callable[[list[Path]], None]
 
 
 class Keeper:
     """Level-triggered: whatever happens only says "look again".
 
-    `report` takes the node's own facts, for the hubs; `overlays` the overlay namespaces that
-    are there, to be watched.
+    `report` takes the node's own facts, for the hubs.
     """
 
     def __init__(
@@ -49,7 +46,6 @@ class Keeper:
         worker: Worker,
         *,
         report: ReportSink,
-        overlays: OverlaySink,
     ) -> None:
         self.mesh = MeshState()
         self.local: LocalView | None = None
@@ -61,7 +57,6 @@ class Keeper:
         self._viewer = viewer
         self._worker = worker
         self._report = report
-        self._overlays = overlays
         self._trigger = asyncio.Event()
         self._containers: list[LocalContainer] = []
         self._containers_stale = True
@@ -121,7 +116,6 @@ class Keeper:
         began = time.monotonic()
         mesh = self.mesh
         local = await self._worker(self._viewer.look, self._containers, self._truth.states)
-        self._overlays(self._viewer.overlays())
         self.local = local
         self._truth.forget(mesh.tasks.keys() | local.tasks.keys())
         self._report(local.vtep, self._reported(local))

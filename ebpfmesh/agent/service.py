@@ -46,7 +46,6 @@ class Agent:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._worker = Worker()
-        self._overlay_watchers: dict[Path, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Runs until cancelled. What is attached stays attached and goes on working.
@@ -93,12 +92,7 @@ class Agent:
         self._hub = HubClient(self._certificates, known=known, agent=ebpfmesh.__version__)
         self._hub_role = HubRole(config, self._swarm, self._certificates)
         self._keeper = Keeper(
-            self._swarm,
-            viewer,
-            reconciler,
-            self._worker,
-            report=self._hub.report,
-            overlays=self._watch_overlays,
+            self._swarm, viewer, reconciler, self._worker, report=self._hub.report
         )
         self._keeper.take_state(known or MeshState())
         log.info(
@@ -152,13 +146,12 @@ class Agent:
 
     async def _run_loops(self) -> None:
         async with asyncio.TaskGroup() as group:
-            self._group = group
             group.create_task(self._follow_role(), name="role")
             group.create_task(self._follow_events(), name="events")
             group.create_task(self._follow_states(), name="states")
             group.create_task(self._save_states(), name="save")
             group.create_task(self._hub.run(), name="hub-client")
-            group.create_task(self._follow_links(""), name="links")
+            group.create_task(self._follow_links(), name="links")
             group.create_task(self._resync_now_and_then(), name="resync")
             group.create_task(self._keeper.run(), name="keeper")
 
@@ -206,16 +199,19 @@ class Agent:
                 log.warning("state.not_saved", error=str(error))
             await asyncio.sleep(_SAVE_GAP_S)
 
-    async def _follow_links(self, netns: str) -> None:
-        """Looks again at every change, and after an interruption: it may have hidden one."""
+    async def _follow_links(self) -> None:
+        """Looks again at every change, and after an interruption: it may have hidden one.
+
+        Docker makes both ends of every veth in the node's own namespace and moves them from
+        there, so this one watcher hears of all. A socket in an overlay's namespace would keep
+        that alive after dockerd has given it up, and dockerd from making it again.
+        """
         while True:
             try:
-                async for _ in link_changes(netns):
+                async for _ in link_changes():
                     self._keeper.look_again()
-            except FileNotFoundError:
-                return  # the namespace has gone
             except OSError as error:
-                log.warning("links.watch_interrupted", netns=netns, error=str(error))
+                log.warning("links.watch_interrupted", error=str(error))
             await asyncio.sleep(_WATCH_RETRY_S)
             self._keeper.look_again()
 
@@ -228,11 +224,3 @@ class Agent:
             except HubError as error:
                 log.warning("certificates.not_reloaded", error=str(error))
             self._keeper.look_again(containers=True)
-
-    def _watch_overlays(self, present: list[Path]) -> None:
-        """A watcher for each overlay namespace that has come, none for those that have gone."""
-        for path in self._overlay_watchers.keys() - set(present):
-            self._overlay_watchers.pop(path).cancel()
-        for path in set(present) - self._overlay_watchers.keys():
-            task = self._group.create_task(self._follow_links(str(path)), name=f"links {path}")
-            self._overlay_watchers[path] = task

@@ -51,14 +51,10 @@ class Viewer:
             attachments=frozenset(self._attachments(host, device)),
         )
 
-    def overlays(self) -> list[Path]:
-        """The overlay namespaces that are there."""
-        return overlay_paths(self._netns_dir)
-
     def _attachments(self, host: HostLinks, device: Device) -> list[Attachment]:
         found = [Attachment(role=Role.NIC, netns="", ifindex=device.index, name=device.name)]
         found += host.gateway_attachments()
-        for path in self.overlays():
+        for path in overlay_paths(self._netns_dir):
             found += overlay_attachments(path)
         return found
 

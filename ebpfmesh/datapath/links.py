@@ -206,9 +206,9 @@ def links_of(netns: str) -> Iterator[Links]:
             raise OSError(error.code, str(error)) from error
 
 
-async def link_changes(netns: str) -> AsyncIterator[None]:
-    """Yields at every change of a link or an address in a namespace: "look again"."""
-    async with AsyncIPRoute(fileno=netlink_socket(netns).detach()) as route:
+async def link_changes() -> AsyncIterator[None]:
+    """Yields at every change of a link or an address in the caller's namespace: "look again"."""
+    async with AsyncIPRoute(fileno=netlink_socket("").detach()) as route:
         await route.bind(groups=_RTMGRP_LINK | _RTMGRP_IPV4_IFADDR)
         while True:
             async for _ in route.get():
