@@ -58,9 +58,15 @@
 /* How stale the time stamp of a flow may be before a packet renews it, and its twin. */
 #define FLOW_TOUCH_NS (1 * SECOND_NS)
 /* How long an entry without packets still owns its 4-tuple. */
+#ifndef SYN_TIMEOUT_NS
 #define SYN_TIMEOUT_NS (60 * SECOND_NS)
+#endif
+#ifndef UDP_TIMEOUT_NS
 #define UDP_TIMEOUT_NS (180 * SECOND_NS)
+#endif
+#ifndef TCP_TIMEOUT_NS
 #define TCP_TIMEOUT_NS (5ULL * 24 * 3600 * SECOND_NS)
+#endif
 /* How many source ports a flow tries before it gives up. */
 #define CLAIM_TRIES 16
 /* How long the next hop towards a node is believed. */

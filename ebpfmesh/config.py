@@ -101,6 +101,21 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1024, le=1 << 26)],
         Meta(description="Flows that are remembered; the longest unused one makes room."),
     ] = 262144
+    syn_timeout_s: Annotated[
+        Annotated[float, Meta(ge=1, le=3600)],
+        Meta(description="Seconds after which a connection that was never answered is over."),
+    ] = 60.0
+    tcp_timeout_s: Annotated[
+        Annotated[float, Meta(ge=60, le=31_536_000)],
+        Meta(description="Seconds without a packet after which an open connection is over."),
+    ] = 432_000.0
+    udp_timeout_s: Annotated[
+        Annotated[float, Meta(ge=1, le=86_400)],
+        Meta(
+            description="Seconds without a packet after which a flow of UDP, or an association of "
+            "SCTP, is over: what comes then is balanced anew."
+        ),
+    ] = 180.0
     max_services: Annotated[
         Entries, Meta(description="Lookup tables: one for each service on each of its networks.")
     ] = 4096
@@ -317,5 +332,10 @@ def _bounds(kind: inspect.Type) -> str:
         case inspect.IntType(ge=low, le=high):
             return f"an integer from {low} to {high}"
         case inspect.FloatType(ge=low, le=high):
-            return f"a number from {low:g} to {high:g}"
+            return f"a number from {_plain(low)} to {_plain(high)}"
     raise TypeError(f"a setting cannot be {kind}")
+
+
+def _plain(number: float | None) -> str:
+    """A bound as a person writes it: never 3.1536e+07."""
+    return f"{number:f}".rstrip("0").rstrip(".")
