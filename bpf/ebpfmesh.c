@@ -7,6 +7,7 @@
 #include "mesh_task.h"
 #include "mesh_xdp.h"
 #include "sock.h"
+#include "sock6.h"
 #include "vip.h"
 
 int overlay_ingress(struct __sk_buff *skb)
@@ -57,4 +58,24 @@ int sock_recvmsg4(struct bpf_sock_addr *ctx)
 int sock_getpeername4(struct bpf_sock_addr *ctx)
 {
 	return sock_restore(ctx);
+}
+
+int sock_connect6(struct bpf_sock_addr *ctx)
+{
+	return sock_connect_ip6(ctx);
+}
+
+int sock_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	return sock_sendmsg_ip6(ctx);
+}
+
+int sock_recvmsg6(struct bpf_sock_addr *ctx)
+{
+	return sock_restore_ip6(ctx);
+}
+
+int sock_getpeername6(struct bpf_sock_addr *ctx)
+{
+	return sock_restore_ip6(ctx);
 }

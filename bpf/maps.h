@@ -18,6 +18,7 @@ BPF_TABLE_PINNED("array_of_maps$maglev_template", u32, int, maglev, MAX_SERVICES
 		 PIN_DIR "/maglev");
 BPF_TABLE_PINNED("hash", __be32, struct node, nodes, MAX_NODES, PIN_DIR "/nodes");
 BPF_TABLE_PINNED("hash", __be32, u32, addresses, MAX_ADDRESSES, PIN_DIR "/addresses");
+BPF_TABLE_PINNED("hash", struct ip6, u32, addresses6, MAX_ADDRESSES, PIN_DIR "/addresses6");
 /* Address on the ingress network -> backend id, for the tasks of this node. */
 BPF_TABLE_PINNED("hash", __be32, u32, local_backends, MAX_BACKENDS, PIN_DIR "/local_backends");
 
@@ -27,6 +28,8 @@ BPF_TABLE_PINNED("lru_hash", struct flow_key, struct flow, replies, MAX_FLOWS, P
 BPF_TABLE_PINNED("lru_hash", struct flow_key, struct entry, entries, MAX_FLOWS, PIN_DIR "/entries");
 BPF_TABLE_PINNED("lru_hash", struct sock_key, struct sock_origin, sock_origins, MAX_SOCKETS,
 		 PIN_DIR "/sock_origins");
+BPF_TABLE_PINNED("lru_hash", struct sock_key, struct sock_origin6, sock_origins6, MAX_SOCKETS,
+		 PIN_DIR "/sock_origins6");
 
 BPF_TABLE_PINNED("percpu_array", u32, struct counter, frontend_counters, MAX_FRONTENDS,
 		 PIN_DIR "/frontend_counters");

@@ -14,7 +14,8 @@
 	X(not_local)        /* wrapped for a task that is not here */                              \
 	X(not_published)    /* wrapped for a port that its task does not publish */                \
 	X(too_big)          /* no room to wrap it */                                               \
-	X(rewrite_failed)   /* the kernel refused to change the packet */
+	X(rewrite_failed)   /* the kernel refused to change the packet */                          \
+	X(ipv6_datagram)    /* of the node itself, by a socket that is not connected */
 
 #define HANDBACK_REASONS(X)                                                                        \
 	X(not_ipv4)        /* IPv6, ARP for others, anything else */                               \

@@ -20,13 +20,13 @@ static __always_inline bool is_own_address(__be32 address)
 	return is_loopback(address) || addresses.lookup(&address);
 }
 
-/* A task of this node is reached through docker_gwbridge. For one of another node that node's
- * published port is asked: there XDP takes over.
+/* What a socket is led to. A task of this node is reached through docker_gwbridge. For one of
+ * another node that node's published port is asked: there XDP takes over.
  */
-static __always_inline void sock_lead(struct bpf_sock_addr *ctx, const struct backend *backend,
-				      const struct frontend *frontend)
+static __always_inline struct sock_key sock_backend_key(struct bpf_sock_addr *ctx,
+							const struct backend *backend,
+							const struct frontend *frontend)
 {
-	struct sock_origin origin = { .address = ctx->user_ip4, .port = ctx->user_port };
 	struct sock_key key = { .cookie = bpf_get_socket_cookie(ctx) };
 
 	if (backend->gateway_ifindex) {
@@ -34,27 +34,48 @@ static __always_inline void sock_lead(struct bpf_sock_addr *ctx, const struct ba
 		key.port = frontend->target_port;
 	} else {
 		key.address = backend->vtep;
-		key.port = origin.port;
+		key.port = ctx->user_port;
 	}
+	return key;
+}
+
+static __always_inline void sock_lead(struct bpf_sock_addr *ctx, const struct backend *backend,
+				      const struct frontend *frontend)
+{
+	struct sock_origin origin = { .address = ctx->user_ip4, .port = ctx->user_port };
+	struct sock_key key = sock_backend_key(ctx, backend, frontend);
+
 	sock_origins.update(&key, &origin);
 	ctx->user_ip4 = key.address;
 	ctx->user_port = key.port;
 }
 
+/* The backend for a socket that asks a port of this node; NULL if there is none, and no frontend if
+ * the port is not published.
+ */
+static __always_inline struct backend *sock_choose(struct bpf_sock_addr *ctx, __u32 hash,
+						   struct frontend **frontend)
+{
+	__u32 id;
+
+	*frontend = port_frontend(ctx->user_port, ctx->protocol);
+	if (!*frontend)
+		return NULL;
+	id = maglev_choose((*frontend)->pool, hash);
+	return id ? backends.lookup(&id) : NULL;
+}
+
 static __always_inline int sock_balance(struct bpf_sock_addr *ctx, __u32 hash, bool connects)
 {
-	struct frontend *frontend;
+	struct frontend *frontend = NULL;
 	struct backend *backend;
-	__u32 id;
 
 	if (bpf_get_netns_cookie(ctx) != NODE_COOKIE || !is_own_address(ctx->user_ip4))
 		return SOCK_ALLOW;
-	frontend = port_frontend(ctx->user_port, ctx->protocol);
+	backend = sock_choose(ctx, hash, &frontend);
 	if (!frontend)
 		return SOCK_ALLOW;
-	id = maglev_choose(frontend->pool, hash);
-	backend = backends.lookup(&id);
-	if (!id || !backend)
+	if (!backend)
 		return leave(HANDBACK_no_backend, SOCK_ALLOW);
 	if (connects)
 		count_new_entry(frontend->id);

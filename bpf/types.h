@@ -149,6 +149,18 @@ struct sock_origin {
 	__u8 pad[2];
 };
 
+/* An IPv6 address. */
+struct ip6 {
+	__be32 word[4];
+};
+
+/* The same for a program that asked by IPv6. */
+struct sock_origin6 {
+	struct ip6 address;
+	__be16 port;
+	__u8 pad[2];
+};
+
 /* A node of the Swarm, by VTEP. The programs keep the next hop here. */
 struct node {
 	__u64 resolved_ns;
@@ -189,6 +201,8 @@ _Static_assert(sizeof(struct flow) == 48, "flow has no holes");
 _Static_assert(sizeof(struct entry) == 24, "entry has no holes");
 _Static_assert(sizeof(struct sock_key) == 16, "sock_key has no holes");
 _Static_assert(sizeof(struct sock_origin) == 8, "sock_origin has no holes");
+_Static_assert(sizeof(struct ip6) == 16, "ip6 has no holes");
+_Static_assert(sizeof(struct sock_origin6) == 20, "sock_origin6 has no holes");
 _Static_assert(sizeof(struct node) == 24, "node has no holes");
 _Static_assert(sizeof(struct tag) % 4 == 0, "metadata is a multiple of 4");
 

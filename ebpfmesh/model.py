@@ -154,7 +154,7 @@ class Attachment(Frozen, frozen=True):
 class LocalView(Frozen, frozen=True):
     """What the agent sees of its own node.
 
-    `addresses`: every IPv4 address of the node's namespace but loopback; `tasks` by task id.
+    `addresses`: those of the node's namespace, IPv4 and IPv6, but loopback; `tasks` by task id.
     """
 
     node_id: str

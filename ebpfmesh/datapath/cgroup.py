@@ -28,6 +28,10 @@ SOCKET_PROGRAMS = {
     "sock_sendmsg4": 14,
     "sock_recvmsg4": 19,
     "sock_getpeername4": 29,
+    "sock_connect6": 11,
+    "sock_sendmsg6": 15,
+    "sock_recvmsg6": 20,
+    "sock_getpeername6": 30,
 }
 
 

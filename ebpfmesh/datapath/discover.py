@@ -8,8 +8,9 @@ task's first process runs.
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 
 from ebpfmesh.datapath.attach import Role
@@ -45,6 +46,7 @@ class HostLinks:
 
     links: tuple[Link, ...]
     addresses: tuple[LinkAddress, ...]
+    addresses6: tuple[LinkAddress, ...] = ()
 
     def device(self, name: str, vtep: str) -> Device:
         """The link called `name`, or, if that is empty, the one that holds `vtep`."""
@@ -56,8 +58,10 @@ class HostLinks:
         raise DeviceNotFound(f"{wanted}; set `device` to the link that carries VXLAN")
 
     def own_addresses(self) -> frozenset[str]:
-        """Every IPv4 address but loopback."""
-        return frozenset(a.address for a in self.addresses if not a.address.startswith("127."))
+        """Every address but loopback, and but the link-local ones of bridges' ports."""
+        own = {a.address for a in self.addresses if not a.address.startswith("127.")}
+        ports = {link.index for link in self.links if link.master}
+        return frozenset(own | {a.address for a in self.addresses6 if _asked(a, ports)})
 
     def gateway_network(self) -> IPv4Network | None:
         """The subnet of docker_gwbridge; None before dockerd has made it."""
@@ -80,10 +84,16 @@ class HostLinks:
         ]
 
 
+def _asked(own: LinkAddress, ports: Container[int]) -> bool:
+    """Whether a client may ask an IPv6 address of the node: nobody is on the link of a port."""
+    address = IPv6Address(own.address)
+    return not address.is_loopback and not (address.is_link_local and own.index in ports)
+
+
 def look_at_host() -> HostLinks:
     """Reads the links and addresses of the caller's namespace."""
     with links_of("") as links:
-        return HostLinks(tuple(links.links()), tuple(links.addresses()))
+        return HostLinks(tuple(links.links()), tuple(links.addresses()), tuple(links.addresses6()))
 
 
 def overlay_paths(netns_dir: Path) -> list[Path]:

@@ -18,7 +18,16 @@ from ebpfmesh.datapath.loader import Module
 _BATCH = 8192
 
 # Maps whose filling an operator wants to know, and the flags of a flow that bpf/types.h names.
-COUNTED_MAPS = ("frontends", "nodes", "addresses", "local_backends", "flows", "replies", "entries")
+COUNTED_MAPS = (
+    "frontends",
+    "nodes",
+    "addresses",
+    "addresses6",
+    "local_backends",
+    "flows",
+    "replies",
+    "entries",
+)
 FLOW_FIN_CLIENT, FLOW_FIN_SERVER, FLOW_RST, FLOW_ANSWERED, FLOW_DIRECT = 1, 2, 4, 8, 16
 
 

@@ -15,9 +15,9 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from ebpfmesh.datapath.netns import netlink_socket
 
-_AF_INET = 2
+_AF_INET, _AF_INET6 = 2, 10
 _RTMGRP_LINK = 1
-_RTMGRP_IPV4_IFADDR = 0x10
+_RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x10, 0x100
 _ETH_P_ALL = 0x0003
 _EEXIST = errno.EEXIST
 # How the kernel says that there is no such link, queueing discipline or filter.
@@ -64,7 +64,7 @@ class Link:
 
 @dataclass(frozen=True)
 class LinkAddress:
-    """An IPv4 address, dotted, on a link."""
+    """An address on a link, as text: dotted, or as RFC 5952 writes IPv6."""
 
     index: int
     address: str
@@ -102,6 +102,15 @@ class Links:
         return [
             LinkAddress(m["index"], m.get_attr("IFA_LOCAL"), m["prefixlen"])
             for m in self._route.get_addr(family=_AF_INET)
+        ]
+
+    def addresses6(self) -> list[LinkAddress]:
+        """Every IPv6 address of the namespace; none where it has no IPv6."""
+        return [
+            LinkAddress(
+                m["index"], m.get_attr("IFA_LOCAL") or m.get_attr("IFA_ADDRESS"), m["prefixlen"]
+            )
+            for m in self._route.get_addr(family=_AF_INET6)
         ]
 
     def set_filter(self, index: int, hook: Hook, fd: int) -> None:
@@ -209,7 +218,7 @@ def links_of(netns: str) -> Iterator[Links]:
 async def link_changes() -> AsyncIterator[None]:
     """Yields at every change of a link or an address in the caller's namespace: "look again"."""
     async with AsyncIPRoute(fileno=netlink_socket("").detach()) as route:
-        await route.bind(groups=_RTMGRP_LINK | _RTMGRP_IPV4_IFADDR)
+        await route.bind(groups=_RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR)
         while True:
             async for _ in route.get():
                 yield None

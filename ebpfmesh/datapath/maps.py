@@ -44,6 +44,16 @@ def int_to_address(value: int) -> str:
     return socket.inet_ntoa(value.to_bytes(4, "little"))
 
 
+def ip6_text(raw: Any) -> str:
+    """A struct ip6 as text."""
+    return socket.inet_ntop(socket.AF_INET6, bytes(raw))
+
+
+def is_ip6(address: str) -> bool:
+    """Whether an address, as text, is one of IPv6."""
+    return ":" in address
+
+
 def _mac_bytes(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", ""))
 
@@ -241,16 +251,25 @@ class Maps:
         return frozenset(int_to_address(key.value) for key in self._module.table("nodes"))
 
     def put_address(self, address: str) -> None:
-        """Makes published ports answer on an address of this node."""
-        self._update("addresses", ctypes.c_uint32(address_to_int(address)), ctypes.c_uint32(1))
+        """Makes published ports answer on an address of this node, IPv4 or IPv6."""
+        self._update(*self._address_key(address), ctypes.c_uint32(1))
 
     def delete_address(self, address: str) -> None:
         """The reverse of `put_address`."""
-        self._delete("addresses", ctypes.c_uint32(address_to_int(address)))
+        self._delete(*self._address_key(address))
 
     def addresses(self) -> frozenset[str]:
         """The addresses on which published ports answer."""
-        return frozenset(int_to_address(key.value) for key in self._module.table("addresses"))
+        ip4 = {int_to_address(key.value) for key in self._module.table("addresses")}
+        ip6 = {ip6_text(key) for key in self._module.table("addresses6")}
+        return frozenset(ip4 | ip6)
+
+    def _address_key(self, address: str) -> tuple[str, Any]:
+        """The map that an address of this node is in, and its key there."""
+        if not is_ip6(address):
+            return "addresses", ctypes.c_uint32(address_to_int(address))
+        raw = socket.inet_pton(socket.AF_INET6, address)
+        return "addresses6", self._module.table("addresses6").Key.from_buffer_copy(raw)
 
     # -- the system calls -----------------------------------------------------------------
 

@@ -24,6 +24,7 @@ _HASHES = (
     "frontends",
     "nodes",
     "addresses",
+    "addresses6",
     "local_backends",
     "flows",
     "replies",
@@ -66,6 +67,11 @@ def remote(address: str, vtep: str = NODE_B) -> Task:
 
 def be32(address: str) -> int:
     return int(struct.unpack("=I", socket.inet_aton(address))[0])
+
+
+def ip6(kind: Any, address: str) -> Any:
+    """An IPv6 address as a struct ip6, whose ctype is `kind`."""
+    return kind.from_buffer_copy(socket.inet_pton(socket.AF_INET6, address))
 
 
 def dotted(value: int) -> str:
@@ -137,8 +143,13 @@ class World:
             self._put("nodes", be32(vtep), self.table("nodes").Leaf())
 
     def addresses(self, *addresses: str) -> None:
+        """IPv4 or IPv6."""
         for address in addresses:
-            self._put("addresses", be32(address), 1)
+            if ":" in address:
+                table = self.table("addresses6")
+                table[ip6(table.Key, address)] = table.Leaf(1)
+            else:
+                self._put("addresses", be32(address), 1)
 
     def vip(self, address: str, vni: int) -> Service:
         return Service(self, self._frontend(_VIP, vni=vni, address=be32(address)), vni)

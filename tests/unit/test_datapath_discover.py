@@ -38,6 +38,12 @@ HOST = HostLinks(
         LinkAddress(2, "192.0.2.111", 24),
         LinkAddress(3, "172.18.0.1", 16),
     ),
+    addresses6=(
+        LinkAddress(1, "::1", 128),
+        LinkAddress(2, "2001:db8::11", 64),
+        LinkAddress(2, "fe80::b", 64),
+        LinkAddress(4, "fe80::4", 64),
+    ),
 )
 
 
@@ -59,7 +65,9 @@ def test_no_such_device(name: str, vtep: str, words: str) -> None:
 
 
 def test_own_addresses_are_all_but_loopback() -> None:
-    assert HOST.own_addresses() == {"192.0.2.11", "192.0.2.111", "172.18.0.1"}
+    """And but the link-local one of a bridge's port."""
+    own = {"192.0.2.11", "192.0.2.111", "172.18.0.1", "2001:db8::11", "fe80::b"}
+    assert HOST.own_addresses() == own
 
 
 def test_gateway_network_is_the_bridges() -> None:

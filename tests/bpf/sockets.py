@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's own processes: a cgroup with the socket programs, and scripts that run in it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ebpfmesh.datapath.cgroup import attach_socket_programs, detach_socket_programs
+from ebpfmesh.datapath.loader import Module
+
+_JOIN = "import os, socket; open(os.environ['CGROUP'] + '/cgroup.procs', 'w').write('0')\n"
+
+
+class Processes:
+    """Runs Python scripts as processes of the node."""
+
+    def __init__(self, cgroup: Path) -> None:
+        self._cgroup = cgroup
+
+    def run(self, script: str) -> str:
+        """What the script prints; `socket` and `os` are imported already."""
+        done = subprocess.run(
+            [sys.executable, "-c", _JOIN + script],
+            env={**os.environ, "CGROUP": str(self._cgroup)},
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        return (done.stdout or done.stderr.strip().rpartition("\n")[2]).strip()
+
+
+@contextmanager
+def node_processes(module: Module, pins: Path) -> Iterator[Processes]:
+    """Processes of a cgroup of their own, with the programs of `module` at their sockets."""
+    with tempfile.TemporaryDirectory(prefix="ebpfmesh-cgroup-") as root:
+        subprocess.run(["mount", "-t", "cgroup2", "none", root], check=True)
+        cgroup = Path(root) / f"ebpfmesh-test-{os.getpid()}"
+        cgroup.mkdir()
+        try:
+            attach_socket_programs(module, str(cgroup), pins)
+            yield Processes(cgroup)
+        finally:
+            detach_socket_programs(str(cgroup), pins)
+            cgroup.rmdir()
+            subprocess.run(["umount", root], check=True)
