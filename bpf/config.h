@@ -25,6 +25,7 @@
 #ifndef MAX_FLOWS
 #define MAX_FLOWS 262144
 #endif
+#define MAX_TRANSIENT (MAX_FLOWS / 2)
 #define MAX_SOCKETS 65536
 #define MAX_NODES 4096
 #define MAX_ADDRESSES 1024

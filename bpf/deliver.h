@@ -3,11 +3,13 @@
 #ifndef EBPFMESH_DELIVER_H
 #define EBPFMESH_DELIVER_H
 
+#include "claim.h"
 #include "entry.h"
 #include "icmp_error.h"
 #include "nat.h"
 #include "refuse.h"
 #include "send.h"
+#include "track.h"
 
 /* The first packet of a flow that this node delivers: `flow` is filled by the caller but for
  * translation and backend.
@@ -61,9 +63,11 @@ static __always_inline int deliver_flow(struct __sk_buff *skb, const struct pack
 /* The flow of this packet, if it goes on at a task of this node. */
 static __always_inline struct flow *deliver_known(const struct packet *p, struct flow_key *key)
 {
-	struct flow *flow = flows.lookup(key);
+	struct flow *flow = flow_find(key);
 
-	if (!flow || flow_restarts(p, flow->flags) || (flow->flags & FLOW_VIA_KERNEL))
+	if (!flow || flow_restarts(p, flow->flags) || flow_expired(p->protocol, flow->seen_ns))
+		return NULL;
+	if (flow->flags & FLOW_VIA_KERNEL)
 		return NULL;
 	if (!flow_backend(p, flow->backend, flow->to.daddr))
 		return NULL;
@@ -75,7 +79,7 @@ static __always_inline void deliver_turn(const struct flow_key *key, struct flow
 					 const struct flow *new)
 {
 	struct flow_key other = twin_key(key, &flow->to);
-	struct flow *reply = replies.lookup(&other);
+	struct flow *reply = kept_under(&other, TO_CLIENT, flow->flags);
 
 	flow->entry = new->entry;
 	flow->ifindex = new->ifindex;
@@ -112,7 +116,7 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 	if (flow) {
 		if (flow->entry != new->entry)
 			deliver_turn(&key, flow, new);
-		flow_track(p, &key, flow, TO_BACKEND);
+		flow = flow_track(p, &key, flow, TO_BACKEND);
 		return deliver_flow(skb, p, flow);
 	}
 	why = deliver_open(p, &key, id, new);
@@ -143,7 +147,7 @@ static __always_inline int deliver_error(struct __sk_buff *skb, const struct pac
 	if (!icmp_error_read(skb, p, &quoted))
 		return leave(DROP_bad_inner, TC_ACT_SHOT);
 	key = quoted_key(&quoted, 0);
-	flow = flows.lookup(&key);
+	flow = flow_find(&key);
 	if (!flow || flow->flags & (FLOW_DIRECT | FLOW_VIA_KERNEL))
 		return leave(DROP_not_local, TC_ACT_SHOT);
 	id = flow->backend;

@@ -44,23 +44,69 @@ struct choice {
 	__u32 frontend;
 };
 
+static __always_inline struct entry *entry_find(struct flow_key *key)
+{
+	struct entry *entry = entries.lookup(key);
+
+	return entry ? entry : transient_entries.lookup(key);
+}
+
+/* The flags after one more packet. Answers need not come this way: established is what the client
+ * has gone on with after its first packet, and not ended.
+ */
+static __always_inline __u16 entry_next(const struct packet *p, __u16 flags)
+{
+	__u16 next = flags | flags_of(p, TO_BACKEND);
+
+	if (next & (FLOW_FIN_CLIENT | FLOW_RST))
+		return next & ~FLOW_ESTABLISHED;
+	return is_syn(p) ? next : next | FLOW_ESTABLISHED;
+}
+
+/* As with flows, what is not established only pushes out its like: see flow_table.h. */
+static __always_inline void entry_move(struct flow_key *key, const struct entry *entry)
+{
+	struct entry copy = *entry;
+
+	if (copy.flags & FLOW_ESTABLISHED) {
+		entries.update(key, &copy);
+		transient_entries.delete(key);
+	} else {
+		transient_entries.update(key, &copy);
+		entries.delete(key);
+	}
+}
+
+static __always_inline void entry_track(const struct packet *p, struct flow_key *key,
+					struct entry *entry)
+{
+	__u64 now = bpf_ktime_get_coarse_ns();
+	__u16 before = entry->flags, flags = entry_next(p, before);
+
+	if (flags == before && now - entry->seen_ns < FLOW_TOUCH_NS)
+		return;
+	entry->flags = flags;
+	entry->seen_ns = now;
+	if ((flags ^ before) & FLOW_ESTABLISHED)
+		entry_move(key, entry);
+}
+
 /* The backend that this flow was given before, if it may have this packet too. */
 static __always_inline bool entry_known(const struct packet *p, struct flow_key *key,
 					struct choice *choice)
 {
-	struct entry *entry = entries.lookup(key);
+	struct entry *entry = entry_find(key);
 	struct backend *backend;
 
-	if (!entry || flow_restarts(p, entry->flags))
+	if (!entry || flow_restarts(p, entry->flags) || flow_expired(p->protocol, entry->seen_ns))
 		return false;
 	backend = flow_backend(p, entry->backend, entry->address);
 	if (!backend)
 		return false;
-	entry->flags |= flags_of(p, TO_BACKEND);
-	entry->seen_ns = bpf_ktime_get_coarse_ns();
 	choice->backend = backend;
 	choice->id = entry->backend;
 	choice->frontend = entry->frontend;
+	entry_track(p, key, entry);
 	return true;
 }
 
@@ -89,7 +135,8 @@ static __always_inline enum reason entry_balance(void *ctx, const struct packet 
 	entry.frontend = frontend->id;
 	entry.address = backend->address;
 	entry.flags = flags_of(p, TO_BACKEND);
-	entries.update(key, &entry);
+	entries.delete(key);
+	transient_entries.update(key, &entry);
 	count_new_entry(frontend->id);
 	choice->backend = backend;
 	choice->id = id;

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Flows: one entry per direction, claimed in pairs so that no two flows meet in one 4-tuple. */
+/* Flows: their keys, and the states that they go through. */
 #ifndef EBPFMESH_FLOW_H
 #define EBPFMESH_FLOW_H
 
-#include "maglev.h"
 #include "maps.h"
 #include "parse.h"
 
@@ -37,9 +36,9 @@ static __always_inline struct flow_key twin_key(const struct flow_key *key, cons
 	return twin;
 }
 
-static __always_inline bool flow_closed(__u8 flags)
+static __always_inline bool flow_closed(__u16 flags)
 {
-	__u8 both = FLOW_FIN_CLIENT | FLOW_FIN_SERVER;
+	__u16 both = FLOW_FIN_CLIENT | FLOW_FIN_SERVER;
 
 	return (flags & FLOW_RST) || (flags & both) == both;
 }
@@ -56,16 +55,22 @@ static __always_inline bool flow_dead(const struct flow *flow, __u8 protocol, __
 	return idle > (flow->flags & FLOW_ANSWERED ? TCP_TIMEOUT_NS : SYN_TIMEOUT_NS);
 }
 
+/* A datagram after that long a silence is a new flow's. A TCP connection may be idle for days. */
+static __always_inline bool flow_expired(__u8 protocol, __u64 seen_ns)
+{
+	return protocol != IPPROTO_TCP && bpf_ktime_get_coarse_ns() - seen_ns > UDP_TIMEOUT_NS;
+}
+
 /* A SYN of the client starts afresh where the old connection has ended, or begun to. */
-static __always_inline bool flow_restarts(const struct packet *p, __u8 flags)
+static __always_inline bool flow_restarts(const struct packet *p, __u16 flags)
 {
 	return is_syn(p) && (flags & (FLOW_FIN_CLIENT | FLOW_FIN_SERVER | FLOW_RST));
 }
 
 /* What a packet says of its flow. */
-static __always_inline __u8 flags_of(const struct packet *p, enum direction dir)
+static __always_inline __u16 flags_of(const struct packet *p, enum direction dir)
 {
-	__u8 flags = dir == TO_CLIENT ? FLOW_ANSWERED : 0;
+	__u16 flags = dir == TO_CLIENT ? FLOW_ANSWERED : 0;
 
 	if (p->tcp_flags & TCP_FIN)
 		flags |= dir == TO_CLIENT ? FLOW_FIN_SERVER : FLOW_FIN_CLIENT;
@@ -74,133 +79,18 @@ static __always_inline __u8 flags_of(const struct packet *p, enum direction dir)
 	return flags;
 }
 
-static __always_inline struct flow *twin_lookup(const struct flow_key *key, enum direction dir)
-{
-	struct flow_key k = *key;
-
-	if (dir == TO_BACKEND)
-		return replies.lookup(&k);
-	return flows.lookup(&k);
-}
-
-static __always_inline void twin_rebuild(const struct flow_key *key, struct flow_key *twin,
-					 const struct flow *flow, enum direction dir)
-{
-	struct flow other = *flow;
-
-	other.to = reversed(&key->t);
-	if (dir == TO_BACKEND)
-		replies.insert(twin, &other);
-	else
-		flows.insert(twin, &other);
-}
-
-/* Notes what a packet says of its flow. News, and at most once in FLOW_TOUCH_NS the mere fact
- * that it lives, also go to the twin, which keeps the LRU from taking it; a twin that was taken
- * all the same is made again. So most packets cost no second look-up.
+/* The flags after one more packet. Established is what both sides have spoken in, and then the
+ * client once more: a forged source address never gets that far. It ends when the flow closes.
  */
-static __always_inline void flow_track(const struct packet *p, const struct flow_key *key,
-				       struct flow *flow, enum direction dir)
+static __always_inline __u16 flow_next(const struct packet *p, __u16 flags, enum direction dir)
 {
-	__u8 flags = flow->flags | flags_of(p, dir);
-	__u64 now = bpf_ktime_get_coarse_ns();
-	struct tuple back = reversed(&key->t);
-	struct flow_key other;
-	struct flow *twin;
+	__u16 next = flags | flags_of(p, dir);
 
-	if (flags == flow->flags && now - flow->seen_ns < FLOW_TOUCH_NS)
-		return;
-	flow->flags = flags;
-	flow->seen_ns = now;
-	other = twin_key(key, &flow->to);
-	twin = twin_lookup(&other, dir);
-	if (!twin) {
-		twin_rebuild(key, &other, flow, dir);
-		return;
-	}
-	if (!same_tuple(&twin->to, &back))
-		return; /* another flow has taken the place since */
-	twin->flags |= flags;
-	twin->seen_ns = now;
-}
-
-/* Removes both directions of the flow whose reply lies under key. */
-static __always_inline void flow_retire(struct flow_key *key, const struct flow *reply)
-{
-	struct flow_key twin = twin_key(key, &reply->to);
-
-	flows.delete(&twin);
-	replies.delete(key);
-}
-
-/* Gives up the 4-tuple that an earlier flow under key had claimed, if it still is its. */
-static __always_inline void flow_forget(struct flow_key *key)
-{
-	struct flow *old = flows.lookup(key), *holder;
-	struct tuple back = reversed(&key->t);
-	struct flow_key twin;
-
-	if (!old)
-		return;
-	twin = twin_key(key, &old->to);
-	holder = replies.lookup(&twin);
-	if (holder && same_tuple(&holder->to, &back))
-		replies.delete(&twin);
-}
-
-/* Takes the 4-tuple of `flow->to` for the flow under `key` and records both directions. If a
- * living flow has it, another source port is tried: the client's address is never changed.
- * Returns false if none was free; then nothing is recorded.
- */
-static __always_inline bool flow_claim(struct flow_key *key, struct flow *flow)
-{
-	__u32 hash = bpf_get_prandom_u32();
-	struct flow reply = *flow;
-	struct flow_key twin;
-	struct flow *holder;
-
-	flow_forget(key);
-	reply.to = reversed(&key->t);
-	for (int i = 0; i < CLAIM_TRIES; i++) {
-		twin = twin_key(key, &flow->to);
-		if (replies.insert(&twin, &reply) == 0)
-			break;
-		holder = replies.lookup(&twin);
-		if (!holder)
-			continue; /* taken away by the LRU since: try the same once more */
-		if (same_tuple(&holder->to, &reply.to) ||
-		    flow_dead(holder, key->protocol, flow->seen_ns)) {
-			if (!same_tuple(&holder->to, &reply.to))
-				flow_retire(&twin, holder);
-			replies.update(&twin, &reply);
-			break;
-		}
-		/* SCTP's checksum does not allow a port to be changed in passing. */
-		if (key->protocol == PROTO_SCTP || i == CLAIM_TRIES - 1)
-			return false;
-		flow->to.sport = bpf_htons(1024 + (hash + i * 4099) % 64512);
-	}
-	if (flows.update(key, flow)) {
-		replies.delete(&twin);
-		return false;
-	}
-	return true;
-}
-
-/* Whether a packet that is not balanced would meet a living flow at the task. A dead one's entries
- * go: they would translate the answer.
- */
-static __always_inline bool flow_in_the_way(const struct flow_key *key, const struct flow *flow)
-{
-	struct flow_key twin = twin_key(key, &flow->to);
-	struct flow *holder = replies.lookup(&twin);
-
-	if (!holder)
-		return false;
-	if (!flow_dead(holder, key->protocol, flow->seen_ns))
-		return true;
-	flow_retire(&twin, holder);
-	return false;
+	if (flow_closed(next))
+		return next & ~FLOW_ESTABLISHED;
+	if (dir == TO_BACKEND && (flags & FLOW_ANSWERED) && !is_syn(p))
+		next |= FLOW_ESTABLISHED;
+	return next;
 }
 
 /* The backend that a flow was given, if this packet may still go there: it must be the same one

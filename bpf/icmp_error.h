@@ -6,7 +6,7 @@
 #ifndef EBPFMESH_ICMP_ERROR_H
 #define EBPFMESH_ICMP_ERROR_H
 
-#include "flow.h"
+#include "flow_table.h"
 #include "icmp.h"
 
 #define ICMP_DEST_UNREACHABLE 3

@@ -26,6 +26,13 @@ BPF_TABLE_PINNED("hash", __be32, u32, local_backends, MAX_BACKENDS, PIN_DIR "/lo
 BPF_TABLE_PINNED("lru_hash", struct flow_key, struct flow, flows, MAX_FLOWS, PIN_DIR "/flows");
 BPF_TABLE_PINNED("lru_hash", struct flow_key, struct flow, replies, MAX_FLOWS, PIN_DIR "/replies");
 BPF_TABLE_PINNED("lru_hash", struct flow_key, struct entry, entries, MAX_FLOWS, PIN_DIR "/entries");
+/* Of the same kinds, what is half-open, unanswered or closed: see flow_table.h. */
+BPF_TABLE_PINNED("lru_hash", struct flow_key, struct flow, transient_flows, MAX_TRANSIENT,
+		 PIN_DIR "/transient_flows");
+BPF_TABLE_PINNED("lru_hash", struct flow_key, struct flow, transient_replies, MAX_TRANSIENT,
+		 PIN_DIR "/transient_replies");
+BPF_TABLE_PINNED("lru_hash", struct flow_key, struct entry, transient_entries, MAX_TRANSIENT,
+		 PIN_DIR "/transient_entries");
 BPF_TABLE_PINNED("lru_hash", struct sock_key, struct sock_origin, sock_origins, MAX_SOCKETS,
 		 PIN_DIR "/sock_origins");
 BPF_TABLE_PINNED("lru_hash", struct sock_key, struct sock_origin6, sock_origins6, MAX_SOCKETS,

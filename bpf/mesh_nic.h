@@ -124,7 +124,7 @@ static __always_inline int nic_error(struct __sk_buff *skb, const struct packet 
 	if (!icmp_error_read(skb, p, &quoted))
 		return leave(HANDBACK_other_protocol, TC_ACT_UNSPEC);
 	key = quoted_key(&quoted, 0);
-	entry = entries.lookup(&key);
+	entry = entry_find(&key);
 	if (!entry)
 		return leave(HANDBACK_other_protocol, TC_ACT_UNSPEC);
 	backend = flow_backend(&quoted, entry->backend, entry->address);

@@ -5,6 +5,7 @@
 #ifndef EBPFMESH_MESH_TASK_H
 #define EBPFMESH_MESH_TASK_H
 
+#include "claim.h"
 #include "deliver.h"
 #include "entry.h"
 #include "icmp_error.h"
@@ -12,6 +13,7 @@
 #include "refuse.h"
 #include "send.h"
 #include "too_big.h"
+#include "track.h"
 
 /* A task's answer, translated already: to its client, by the way that the flow calls for. */
 static __always_inline int send_reply(struct __sk_buff *skb, const struct packet *p,
@@ -28,11 +30,11 @@ static __always_inline int send_reply(struct __sk_buff *skb, const struct packet
 }
 
 static __always_inline int task_reply(struct __sk_buff *skb, const struct packet *p,
-				      const struct flow_key *key, struct flow *reply)
+				      struct flow_key *key, struct flow *reply)
 {
 	if (reply->entry && !RETURN_DSR && !fits_tunnel(skb, p))
 		return answer_too_big(skb, p);
-	flow_track(p, key, reply, TO_CLIENT);
+	reply = flow_track(p, key, reply, TO_CLIENT);
 	if (!(reply->flags & (FLOW_DIRECT | FLOW_VIA_KERNEL)))
 		count_skb(skb, p, reply->frontend, reply->backend, TO_CLIENT);
 	if (reply->entry && is_syn_ack(p) && mss_clamp(skb, TUNNEL_MSS))
@@ -52,12 +54,12 @@ static __always_inline int task_to_remote(struct __sk_buff *skb, const struct pa
 {
 	struct flow flow = { .to = p->t, .flags = FLOW_VIA_KERNEL };
 	struct flow_key key = flow_key_of(p, 0);
-	struct flow *known = flows.lookup(&key);
+	struct flow *known = flow_find(&key);
 
 	flow.to.daddr = backend->vtep;
 	flow.seen_ns = bpf_ktime_get_coarse_ns();
 	if (known && known->to.daddr == flow.to.daddr && !flow_restarts(p, known->flags)) {
-		flow_track(p, &key, known, TO_BACKEND);
+		known = flow_track(p, &key, known, TO_BACKEND);
 		flow.to = known->to;
 	} else if (!flow_claim(&key, &flow)) {
 		return leave(DROP_no_port, TC_ACT_SHOT);
@@ -72,14 +74,14 @@ static __always_inline int task_to_remote(struct __sk_buff *skb, const struct pa
  * published port of another node.
  */
 static __always_inline int task_direct(struct __sk_buff *skb, const struct packet *p,
-				       struct flow_key *key, __u8 flags)
+				       struct flow_key *key, __u16 flags)
 {
 	struct flow flow = { .to = p->t, .flags = FLOW_DIRECT | flags };
-	struct flow *known = flows.lookup(key);
+	struct flow *known = flow_find(key);
 
 	flow.seen_ns = bpf_ktime_get_coarse_ns();
 	if (known && (known->flags & FLOW_DIRECT) && !flow_restarts(p, known->flags)) {
-		flow_track(p, key, known, TO_BACKEND);
+		known = flow_track(p, key, known, TO_BACKEND);
 		flow.to = known->to;
 	} else if (is_syn(p) || flow_in_the_way(key, &flow)) {
 		if (!flow_claim(key, &flow))
@@ -122,7 +124,7 @@ static __always_inline int task_error(struct __sk_buff *skb, const struct packet
 	if (!icmp_error_read(skb, p, &quoted))
 		return leave(HANDBACK_other_protocol, TC_ACT_UNSPEC);
 	key = quoted_key(&quoted, 0);
-	reply = replies.lookup(&key);
+	reply = reply_find(&key);
 	if (!reply)
 		return leave(HANDBACK_other_protocol, TC_ACT_UNSPEC);
 	if (error_to_client(skb, p, &quoted, reply))
@@ -148,7 +150,7 @@ static __always_inline int mesh_from_task(struct __sk_buff *skb)
 	if (why)
 		return leave(why, TC_ACT_UNSPEC);
 	key = flow_key_of(&p, 0);
-	reply = replies.lookup(&key);
+	reply = reply_find(&key);
 	if (reply)
 		return task_reply(skb, &p, &key, reply);
 	return task_request(skb, &p);
@@ -164,7 +166,7 @@ static __always_inline int mesh_to_task(struct __sk_buff *skb)
 	if (skb->protocol != bpf_htons(ETH_P_IP) || parse_skb(skb, &p))
 		return TC_ACT_UNSPEC;
 	key = flow_key_of(&p, 0);
-	reply = replies.lookup(&key);
+	reply = reply_find(&key);
 	if (!reply || !(reply->flags & FLOW_VIA_KERNEL))
 		return task_direct(skb, &p, &key, 0);
 	return task_reply(skb, &p, &key, reply);

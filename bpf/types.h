@@ -8,7 +8,7 @@
 
 #include "compat.h"
 
-#define LAYOUT_VERSION 1
+#define LAYOUT_VERSION 2
 
 /* Swarm's ids are 25 characters; the rest is zero. */
 #define SWARM_ID_LEN 28
@@ -104,9 +104,10 @@ enum flow_flags {
 	FLOW_FIN_SERVER = 1 << 1,
 	FLOW_RST = 1 << 2,
 	FLOW_ANSWERED = 1 << 3,
-	FLOW_DIRECT = 1 << 4,     /* not balanced; tracked because it may meet a balanced one */
-	FLOW_FROM_TASK = 1 << 5,  /* the client is a container of this node */
-	FLOW_VIA_KERNEL = 1 << 6, /* the kernel carries it on, nothing is redirected */
+	FLOW_DIRECT = 1 << 4,      /* not balanced; tracked because it may meet a balanced one */
+	FLOW_FROM_TASK = 1 << 5,   /* the client is a container of this node */
+	FLOW_VIA_KERNEL = 1 << 6,  /* the kernel carries it on, nothing is redirected */
+	FLOW_ESTABLISHED = 1 << 7, /* both sides speak: not kept among the transient ones */
 };
 
 /* One direction of a translated flow. Its twin lies in the other map under the reverse of `to`,
@@ -120,8 +121,7 @@ struct flow {
 	__be32 entry;  /* VTEP of the entry node, 0 if that is this node */
 	__u32 ifindex; /* where the client's packets come in */
 	__u8 mac[6];   /* of the client, for FLOW_FROM_TASK */
-	__u8 flags;
-	__u8 pad;
+	__u16 flags;
 };
 
 /* What an entry node remembers of a flow: whom it gave it to. */
@@ -130,8 +130,8 @@ struct entry {
 	__u32 backend;
 	__u32 frontend;
 	__be32 address; /* the backend's, to notice that its id was given to another */
-	__u8 flags;
-	__u8 pad[3];
+	__u16 flags;
+	__u8 pad[2];
 };
 
 /* A socket of the node's own processes, and the backend that it was led to. */

@@ -8,9 +8,11 @@
 
 #include "arp.h"
 #include "counters.h"
-#include "flow.h"
+#include "claim.h"
+#include "maglev.h"
 #include "nat.h"
 #include "refuse.h"
+#include "track.h"
 #include "vip_icmp.h"
 
 /* The loader writes the network's VNI over this immediate: one compiled program serves every
@@ -82,12 +84,12 @@ static __always_inline int vip_forward(struct __sk_buff *skb, const struct packe
 
 /* A task that was balanced to itself answers "the VIP": the answer goes back into it. */
 static __always_inline int vip_hairpin_reply(struct __sk_buff *skb, const struct packet *p,
-					     const struct flow_key *key, struct flow *reply)
+					     struct flow_key *key, struct flow *reply)
 {
 	struct backend *backend;
 	__u32 id = reply->backend;
 
-	flow_track(p, key, reply, TO_CLIENT);
+	reply = flow_track(p, key, reply, TO_CLIENT);
 	count_skb(skb, p, reply->frontend, id, TO_CLIENT);
 	if (nat_rewrite(skb, p, &reply->to))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
@@ -100,9 +102,9 @@ static __always_inline int vip_hairpin_reply(struct __sk_buff *skb, const struct
 /* A flow that may go on with this packet, or NULL: to be balanced (anew). */
 static __always_inline struct flow *vip_known_flow(const struct packet *p, struct flow_key *key)
 {
-	struct flow *flow = flows.lookup(key);
+	struct flow *flow = flow_find(key);
 
-	if (!flow || flow_restarts(p, flow->flags))
+	if (!flow || flow_restarts(p, flow->flags) || flow_expired(p->protocol, flow->seen_ns))
 		return NULL;
 	if (flow->flags & FLOW_DIRECT)
 		return flow;
@@ -114,7 +116,7 @@ static __always_inline struct flow *vip_known_flow(const struct packet *p, struc
 /* A connection cannot be moved to another backend: it is reset when its own has gone. */
 static __always_inline bool vip_has_lost_backend(const struct packet *p, struct flow_key *key)
 {
-	return p->protocol == IPPROTO_TCP && !is_syn(p) && flows.lookup(key);
+	return p->protocol == IPPROTO_TCP && !is_syn(p) && flow_find(key);
 }
 
 static __always_inline int vip_direct(struct __sk_buff *skb, const struct packet *p,
@@ -153,7 +155,7 @@ static __always_inline int vip_new_flow(struct __sk_buff *skb, const struct pack
 		return leave(HANDBACK_no_frontend, TC_ACT_UNSPEC);
 	if (frontend->kind == FRONTEND_DIRECT)
 		return vip_open_direct(skb, p, key);
-	reply = replies.lookup(key);
+	reply = reply_find(key);
 	if (reply && reply->to.saddr == p->t.daddr && reply->to.daddr == p->t.saddr)
 		return vip_hairpin_reply(skb, p, key, reply);
 	if (vip_has_lost_backend(p, key))
@@ -186,7 +188,7 @@ static __always_inline int vip_from_container(struct __sk_buff *skb)
 	flow = vip_known_flow(&p, &key);
 	if (!flow)
 		return vip_new_flow(skb, &p, &key);
-	flow_track(&p, &key, flow, TO_BACKEND);
+	flow = flow_track(&p, &key, flow, TO_BACKEND);
 	if (flow->flags & FLOW_DIRECT)
 		return vip_direct(skb, &p, flow);
 	return vip_forward(skb, &p, flow);
@@ -207,10 +209,10 @@ static __always_inline int vip_to_container(struct __sk_buff *skb)
 	if (why)
 		return TC_ACT_UNSPEC; /* counted where it came in */
 	key = flow_key_of(&p, vni);
-	reply = replies.lookup(&key);
+	reply = reply_find(&key);
 	if (!reply)
 		return TC_ACT_UNSPEC;
-	flow_track(&p, &key, reply, TO_CLIENT);
+	reply = flow_track(&p, &key, reply, TO_CLIENT);
 	if (!(reply->flags & FLOW_DIRECT))
 		count_skb(skb, &p, reply->frontend, reply->backend, TO_CLIENT);
 	if (nat_rewrite(skb, &p, &reply->to))

@@ -22,7 +22,7 @@ static __always_inline int vip_error_from_container(struct __sk_buff *skb, const
 	if (!icmp_error_read(skb, p, &quoted))
 		return vip_icmp(skb, p, vni);
 	key = quoted_key(&quoted, vni);
-	flow = flows.lookup(&key);
+	flow = flow_find(&key);
 	if (!flow || flow->to.saddr != key.t.saddr)
 		return leave(HANDBACK_other_protocol, TC_ACT_UNSPEC);
 	id = flow->flags & FLOW_DIRECT ? 0 : flow->backend;
@@ -45,7 +45,7 @@ static __always_inline int vip_error_to_container(struct __sk_buff *skb, const s
 	if (!icmp_error_read(skb, p, &quoted))
 		return TC_ACT_UNSPEC;
 	key = quoted_key(&quoted, vni);
-	reply = replies.lookup(&key);
+	reply = reply_find(&key);
 	if (!reply)
 		return TC_ACT_UNSPEC;
 	if (error_to_client(skb, p, &quoted, reply))

@@ -99,7 +99,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = 16381
     max_flows: Annotated[
         Annotated[int, Meta(ge=1024, le=1 << 26)],
-        Meta(description="Flows that are remembered; the longest unused one makes room."),
+        Meta(
+            description="Established flows that are remembered, the longest unused one makes room; "
+            "and half as many that are half-open, unanswered or closed."
+        ),
     ] = 262144
     syn_timeout_s: Annotated[
         Annotated[float, Meta(ge=1, le=3600)],

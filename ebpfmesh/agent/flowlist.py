@@ -13,7 +13,7 @@ from ebpfmesh.datapath.flows import (
     FLOW_FIN_CLIENT,
     FLOW_FIN_SERVER,
     FLOW_RST,
-    entries,
+    flows,
 )
 from ebpfmesh.datapath.loader import Module
 from ebpfmesh.datapath.maps import int_to_address
@@ -26,7 +26,7 @@ def list_flows(module: Module, names: Mapping[int, tuple[str, str]]) -> list[Flo
     now_ns = time.monotonic_ns()
     return [
         _flow(key, value, names, now_ns)
-        for keys, values in entries(module, "flows")
+        for keys, values in flows(module)
         for key, value in zip(keys, values, strict=True)
         if not int(value["flags"]) & FLOW_DIRECT
     ]

@@ -17,17 +17,15 @@ from ebpfmesh.datapath.loader import Module
 
 _BATCH = 8192
 
-# Maps whose filling an operator wants to know, and the flags of a flow that bpf/types.h names.
+# Established flows, and those that are half-open, unanswered or closed: bpf/flow_table.h.
+FLOW_MAPS = ("flows", "transient_flows")
+# Maps whose filling an operator wants to know.
 COUNTED_MAPS = (
-    "frontends",
-    "nodes",
-    "addresses",
-    "addresses6",
-    "local_backends",
-    "flows",
-    "replies",
-    "entries",
+    *("frontends", "nodes", "addresses", "addresses6", "local_backends"),
+    *("flows", "replies", "entries"),
+    *("transient_flows", "transient_replies", "transient_entries"),
 )
+# The flags of a flow that bpf/types.h names.
 FLOW_FIN_CLIENT, FLOW_FIN_SERVER, FLOW_RST, FLOW_ANSWERED, FLOW_DIRECT = 1, 2, 4, 8, 16
 
 
@@ -59,6 +57,12 @@ def entries(module: Module, name: str) -> Iterator[tuple[NDArray[Any], NDArray[A
         first = False
 
 
+def flows(module: Module) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Keys and values of every flow, as `entries` gives them."""
+    for name in FLOW_MAPS:
+        yield from entries(module, name)
+
+
 def size(module: Module, name: str) -> int:
     """How many entries a hash map holds."""
     return sum(len(keys) for keys, _ in entries(module, name))
@@ -67,7 +71,7 @@ def size(module: Module, name: str) -> int:
 def flows_by_backend(module: Module, max_backends: int) -> NDArray[np.int64]:
     """How many balanced flows each backend id has."""
     counts = np.zeros(max_backends, dtype=np.int64)
-    for _, values in entries(module, "flows"):
+    for _, values in flows(module):
         balanced = values[(values["flags"] & FLOW_DIRECT) == 0]
         counts += np.bincount(balanced["backend"], minlength=max_backends)[:max_backends]
     return counts

@@ -12,7 +12,7 @@ from scapy.packet import Packet
 from ebpfmesh.datapath.loader import TC, XDP, Module
 
 from .net import HERE, HERE_GATEWAY, HERE_TOO, HERE_TOO_GATEWAY, VNI
-from .prog_run import Result, run_skb, run_xdp
+from .prog_run import Flood, Result, SkbContext, XdpContext, run_skb, run_xdp
 from .sandbox import ifindex
 from .world import Task, World
 
@@ -56,6 +56,19 @@ class Node(World):
     def overlay_egress(self, packet: Packet | bytes, vni: int = VNI) -> Result:
         fd = self._programs.program_for_network("overlay_egress", vni)
         return run_skb(fd, bytes(packet), ifindex("gw0"))
+
+    def overlay_flood(self, packet: Packet, vni: int = VNI) -> Flood:
+        fd = self._programs.program_for_network("overlay_ingress", vni)
+        return Flood(fd, bytes(packet), SkbContext(ifindex=ifindex("gw0")))
+
+    def nic_flood(self, packet: Packet) -> Flood:
+        fd = self._programs.program("nic_ingress", TC)
+        return Flood(fd, bytes(packet), SkbContext(ifindex=ifindex("nic0")))
+
+    def xdp_flood(self, packet: Packet) -> Flood:
+        data = bytes(packet)
+        context = XdpContext(data_end=len(data), ingress_ifindex=ifindex("nic0"))
+        return Flood(self._programs.program("nic_xdp", XDP), data, context)
 
 
 def _shown(data: bytes) -> list[str]:

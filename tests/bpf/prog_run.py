@@ -9,12 +9,14 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import struct
 from dataclasses import dataclass
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280}[platform.machine()]
 _MAP_CREATE, _MAP_UPDATE_ELEM, _PROG_TEST_RUN = 0, 2, 10
 _MAP_TYPE_ARRAY = 2
 _ROOM = 4096  # more than any program adds to a packet
+_SOURCE_OFFSET = 26  # of an IPv4 packet behind an Ethernet header
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _U32, _U64 = ctypes.c_uint32, ctypes.c_uint64
@@ -41,7 +43,7 @@ class _TestRun(ctypes.Structure):
     ]
 
 
-class _XdpContext(ctypes.Structure):
+class XdpContext(ctypes.Structure):
     """struct xdp_md. `data` counts from the metadata's first byte here."""
 
     _fields_ = [
@@ -54,7 +56,7 @@ class _XdpContext(ctypes.Structure):
     ]
 
 
-class _SkbContext(ctypes.Structure):
+class SkbContext(ctypes.Structure):
     """struct __sk_buff; what is not named must be zero on the way in."""
 
     _fields_ = [
@@ -114,15 +116,33 @@ def _run(fd: int, data: bytes, context: ctypes.Structure) -> tuple[int, bytes]:
 
 def run_xdp(fd: int, data: bytes, ifindex: int) -> Result:
     """One run of an XDP program; `data` are at least the 14 bytes of an Ethernet header."""
-    context = _XdpContext(data_end=len(data), ingress_ifindex=ifindex)
+    context = XdpContext(data_end=len(data), ingress_ifindex=ifindex)
     verdict, out = _run(fd, data, context)
     return Result(verdict, out[context.data :], out[: context.data])
 
 
 def run_skb(fd: int, data: bytes, ifindex: int, gso_segs: int = 0, gso_size: int = 0) -> Result:
     """One run of a tc program."""
-    context = _SkbContext(ifindex=ifindex, gso_segs=gso_segs, gso_size=gso_size)
+    context = SkbContext(ifindex=ifindex, gso_segs=gso_segs, gso_size=gso_size)
     return Result(*_run(fd, data, context))
+
+
+class Flood:
+    """Many runs of one program on one packet, of which only the source address changes."""
+
+    def __init__(self, fd: int, data: bytes, context: XdpContext | SkbContext) -> None:
+        self._packet = ctypes.create_string_buffer(data, len(data))
+        self._context = context  # kept alive: the kernel reads it
+        self._run = _TestRun(prog_fd=fd, data_size_in=len(data), repeat=1)
+        self._run.data_in = ctypes.addressof(self._packet)
+        self._run.ctx_in = ctypes.addressof(context)
+        self._run.ctx_size_in = ctypes.sizeof(context)
+
+    def __call__(self, source: int) -> int:
+        """The verdict on a packet from this address (host order)."""
+        struct.pack_into(">I", self._packet, _SOURCE_OFFSET, source)
+        _bpf(_PROG_TEST_RUN, self._run)
+        return ctypes.c_int32(self._run.retval).value
 
 
 def array_of_one(value: bytes) -> int:

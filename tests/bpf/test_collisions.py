@@ -155,7 +155,7 @@ def test_no_free_port(make_node: MakeNode) -> None:
 
 def take_all_ports(node: Node) -> None:
     """Copies the one reply entry to every port that the client might be given."""
-    replies = node.table("replies")
+    replies = node.table("transient_replies")
     ((key, leaf),) = list(replies.items())
     for port in range(1024, 65536):
         key.t.dport = socket.htons(port)

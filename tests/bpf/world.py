@@ -29,6 +29,9 @@ _HASHES = (
     "flows",
     "replies",
     "entries",
+    "transient_flows",
+    "transient_replies",
+    "transient_entries",
 )
 _COUNTERS = ("frontend_counters", "backend_counters", "entry_counters")
 
@@ -245,8 +248,15 @@ class World:
         return Counter((packets[0], volume[0]), (packets[1], volume[1]), connections)
 
     def flows(self, name: str = "flows") -> dict[FlowKey, Any]:
-        """The entries of a flow map: `flows`, `replies` or `entries`."""
+        """The entries of `flows`, `replies` or `entries`, transient ones included."""
+        return self.established(name) | self.transient(name)
+
+    def established(self, name: str = "flows") -> dict[FlowKey, Any]:
         return {_flow_key(key): leaf for key, leaf in self.table(name).items()}
+
+    def transient(self, name: str = "flows") -> dict[FlowKey, Any]:
+        """The half-open, unanswered and closed ones."""
+        return {_flow_key(key): leaf for key, leaf in self.table(f"transient_{name}").items()}
 
     def backend_of(self, name: str = "entries") -> int:
         """The backend of the one flow that there is."""
@@ -255,14 +265,15 @@ class World:
 
     def age(self, name: str, seconds: float) -> None:
         """Makes all entries of a flow map that much older."""
-        table = self.table(name)
-        for key, leaf in list(table.items()):
-            leaf.seen_ns = max(0, leaf.seen_ns - int(seconds * SECOND))
-            table[key] = leaf
+        for table in self.table(name), self.table(f"transient_{name}"):
+            for key, leaf in list(table.items()):
+                leaf.seen_ns = max(0, leaf.seen_ns - int(seconds * SECOND))
+                table[key] = leaf
 
     def forget(self, name: str) -> None:
         """Empties a flow map, as the LRU may do."""
         self.table(name).clear()
+        self.table(f"transient_{name}").clear()
 
     def translations(self, name: str = "flows") -> Iterator[tuple[str, str]]:
         """From what to what each entry rewrites, as text."""

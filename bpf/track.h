@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What a packet changes in the record of its flow. */
+#ifndef EBPFMESH_TRACK_H
+#define EBPFMESH_TRACK_H
+
+#include "flow_table.h"
+
+static __always_inline enum direction opposite(enum direction dir)
+{
+	return dir == TO_BACKEND ? TO_CLIENT : TO_BACKEND;
+}
+
+/* Both directions go into the maps that their new flags name. They are there before they leave the
+ * old ones: a packet on another CPU finds them at any time. Returns the entry at its new place.
+ */
+static __always_inline struct flow *flow_move(struct flow_key *key, struct flow_key *twin,
+					      struct flow *flow, enum direction dir)
+{
+	struct flow copy = *flow;
+	struct flow *moved;
+
+	keep(key, &copy, dir);
+	moved = kept_under(key, dir, copy.flags);
+	copy.to = reversed(&key->t);
+	keep(twin, &copy, opposite(dir));
+	drop_from_other(key, dir, copy.flags);
+	drop_from_other(twin, opposite(dir), copy.flags);
+	return moved ? moved : flow;
+}
+
+/* Notes what a packet says of its flow. News, and at most once in FLOW_TOUCH_NS the mere fact
+ * that it lives, also go to the twin, which keeps the LRU from taking it; a twin that was taken
+ * all the same is made again. So most packets cost no second look-up. Returns the entry, which may
+ * have moved.
+ */
+static __always_inline struct flow *flow_track(const struct packet *p, struct flow_key *key,
+					       struct flow *flow, enum direction dir)
+{
+	__u16 before = flow->flags, flags = flow_next(p, before, dir);
+	__u64 now = bpf_ktime_get_coarse_ns();
+	struct tuple back = reversed(&key->t);
+	struct flow_key other;
+	struct flow *twin;
+
+	if (flags == before && now - flow->seen_ns < FLOW_TOUCH_NS)
+		return flow;
+	flow->flags = flags;
+	flow->seen_ns = now;
+	other = twin_key(key, &flow->to);
+	twin = kept_under(&other, opposite(dir), before);
+	if (twin && !same_tuple(&twin->to, &back))
+		return flow; /* another flow has taken the place since */
+	if (!twin || (flags ^ before) & FLOW_ESTABLISHED)
+		return flow_move(key, &other, flow, dir);
+	twin->flags |= flags;
+	twin->seen_ns = now;
+	return flow;
+}
+
+#endif
