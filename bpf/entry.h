@@ -5,9 +5,10 @@
 #ifndef EBPFMESH_ENTRY_H
 #define EBPFMESH_ENTRY_H
 
+#include "claim.h"
 #include "counters.h"
-#include "flow.h"
 #include "maglev.h"
+#include "takeover.h"
 
 static __always_inline struct frontend *port_frontend(__be16 port, __u8 protocol)
 {
@@ -110,6 +111,24 @@ static __always_inline bool entry_known(const struct packet *p, struct flow_key 
 	return true;
 }
 
+/* Whether a packet that finds no backend is the kernel's. What is left here of its flow says that
+ * it is not: the backend has gone, or the LRU has taken this node's note of it.
+ */
+static __always_inline enum reason entry_kernels(const struct packet *p, struct flow_key *key)
+{
+	enum reason why = kernels_flow(p);
+
+	if (!why)
+		return REASON_NONE;
+	if (!may_begin(p) && (entry_find(key) || flow_find(key)))
+		return REASON_NONE;
+	/* What an ended flow has left: the kernel's would be taken for it. */
+	entries.delete(key);
+	transient_entries.delete(key);
+	flow_forget(key);
+	return why;
+}
+
 static __always_inline enum reason entry_balance(void *ctx, const struct packet *p,
 						 struct flow_key *key, struct frontend *frontend,
 						 struct choice *choice)
@@ -117,6 +136,7 @@ static __always_inline enum reason entry_balance(void *ctx, const struct packet 
 	struct entry entry = {};
 	struct backend *backend;
 	__be32 address = p->t.daddr;
+	enum reason why;
 	__u32 id;
 
 	if (!addresses.lookup(&address))
@@ -126,6 +146,9 @@ static __always_inline enum reason entry_balance(void *ctx, const struct packet 
 		return HANDBACK_sctp_port;
 	if (!is_syn(p) && has_local_socket(ctx, p))
 		return HANDBACK_local_socket;
+	why = entry_kernels(p, key);
+	if (why)
+		return why;
 	id = maglev_choose(frontend->pool, flow_hash(p));
 	backend = backends.lookup(&id);
 	if (!id || !backend)

@@ -75,6 +75,8 @@ static __always_inline int sock_balance(struct bpf_sock_addr *ctx, __u32 hash, b
 	backend = sock_choose(ctx, hash, &frontend);
 	if (!frontend)
 		return SOCK_ALLOW;
+	if (gives_back())
+		return leave(HANDBACK_giving_back, SOCK_ALLOW);
 	if (!backend)
 		return leave(HANDBACK_no_backend, SOCK_ALLOW);
 	if (connects)

@@ -75,6 +75,8 @@ static __always_inline int sock_connect_ip6(struct bpf_sock_addr *ctx)
 	backend = sock_choose(ctx, bpf_get_prandom_u32(), &frontend);
 	if (!frontend)
 		return SOCK_ALLOW;
+	if (gives_back())
+		return leave(HANDBACK_giving_back, SOCK_ALLOW);
 	if (!backend) {
 		set_retval(-ECONNREFUSED);
 		return leave(DROP_no_backend, REFUSE_SOCKET);
@@ -99,6 +101,8 @@ static __always_inline int sock_sendmsg_ip6(struct bpf_sock_addr *ctx)
 	if (bpf_get_netns_cookie(ctx) != NODE_COOKIE || !is_own_ip6(&to) ||
 	    !port_frontend(ctx->user_port, ctx->protocol))
 		return SOCK_ALLOW;
+	if (gives_back())
+		return leave(HANDBACK_giving_back, SOCK_ALLOW);
 	set_retval(-ECONNREFUSED);
 	return leave(DROP_ipv6_datagram, REFUSE_SOCKET);
 }

@@ -174,6 +174,20 @@ struct maglev_table {
 	__u32 backend[MAGLEV_SIZE];
 };
 
+enum mode {
+	MODE_UNSET = 0,
+	MODE_SERVING = 1,
+	MODE_GIVING_BACK = 2, /* new flows are left to the kernel, known ones go on */
+};
+
+/* What all programs are told while they run. Times are those of CLOCK_MONOTONIC. */
+struct settings {
+	__u64 takeover_until_ns; /* till then, packets of unknown connections are the kernel's */
+	__u64 since_ns;          /* when the mode began */
+	__u32 mode;
+	__u32 pad;
+};
+
 /* What XDP tells tc of a packet, in the metadata in front of it. */
 enum tag_kind {
 	TAG_DELIVER = 1, /* to a task of this node */
@@ -204,6 +218,7 @@ _Static_assert(sizeof(struct sock_origin) == 8, "sock_origin has no holes");
 _Static_assert(sizeof(struct ip6) == 16, "ip6 has no holes");
 _Static_assert(sizeof(struct sock_origin6) == 20, "sock_origin6 has no holes");
 _Static_assert(sizeof(struct node) == 24, "node has no holes");
+_Static_assert(sizeof(struct settings) == 24, "settings has no holes");
 _Static_assert(sizeof(struct tag) % 4 == 0, "metadata is a multiple of 4");
 
 #endif

@@ -12,6 +12,7 @@
 #include "maglev.h"
 #include "nat.h"
 #include "refuse.h"
+#include "takeover.h"
 #include "track.h"
 #include "vip_icmp.h"
 
@@ -160,6 +161,12 @@ static __always_inline int vip_new_flow(struct __sk_buff *skb, const struct pack
 		return vip_hairpin_reply(skb, p, key, reply);
 	if (vip_has_lost_backend(p, key))
 		return refuse_back(skb, p, DROP_backend_gone);
+	why = kernels_flow(p);
+	if (why) {
+		/* What an ended flow has left: the kernel's would be taken for it. */
+		flow_forget(key);
+		return leave(why, TC_ACT_UNSPEC);
+	}
 	why = vip_balance(p, key, frontend, &flow);
 	if (why == DROP_no_backend)
 		return refuse_back(skb, p, why);

@@ -104,6 +104,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             "and half as many that are half-open, unanswered or closed."
         ),
     ] = 262144
+    takeover_grace_s: Annotated[
+        Annotated[float, Meta(ge=0, le=86_400)],
+        Meta(
+            description="Seconds, from the first start on, in which open TCP connections that are "
+            "not known are left to the path that balanced before; 0: balance them at once."
+        ),
+    ] = 600.0
     syn_timeout_s: Annotated[
         Annotated[float, Meta(ge=1, le=3600)],
         Meta(description="Seconds after which a connection that was never answered is over."),

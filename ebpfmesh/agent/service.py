@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from pathlib import Path
 
 import structlog
@@ -19,7 +20,12 @@ from ebpfmesh.agent.viewer import Viewer
 from ebpfmesh.agent.worker import Worker
 from ebpfmesh.config import Config
 from ebpfmesh.datapath.attach import Attacher, XdpPolicy
-from ebpfmesh.datapath.datapath import Datapath, attach_sockets, open_datapath
+from ebpfmesh.datapath.datapath import (
+    Datapath,
+    attach_sockets,
+    begin_serving,
+    open_datapath,
+)
 from ebpfmesh.datapath.links import link_changes
 from ebpfmesh.hub.client import HubClient
 from ebpfmesh.hub.errors import HubError
@@ -32,6 +38,7 @@ from ebpfmesh.swarm.client import SwarmClient
 from ebpfmesh.swarm.errors import SwarmError
 from ebpfmesh.swarm.events import Event, Kind
 from ebpfmesh.swarm.local import DATA_PATH_PORT, NodeInfo
+from ebpfmesh.takeover import seconds_left
 
 log = structlog.get_logger(__name__)
 
@@ -118,6 +125,9 @@ class Agent:
         )
         reconciler = Reconciler(datapath.maps, attacher, ids)
         reconciler.adopt()
+        left_s = seconds_left(begin_serving(datapath, config.takeover_grace_s), time.monotonic_ns())
+        if left_s:
+            log.info("takeover.grace", seconds=round(left_s))
         if not attach_sockets(datapath):
             log.warning("agent.no_cgroup2", effect="localhost:PORT is not balanced")
         return datapath, reconciler

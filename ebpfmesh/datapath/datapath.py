@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ebpfmesh.datapath.discover import Device
 from ebpfmesh.datapath.loader import Module
 from ebpfmesh.datapath.maps import Maps, address_to_int
 from ebpfmesh.datapath.source import layout_version, source_dir
+from ebpfmesh.takeover import RunSettings, served
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,16 @@ def open_datapath(config: Config, device: Device, vtep: str, vxlan_port: int) ->
         pin_dir=pin_dir,
         cgroup=config.cgroup or cgroup_root(Path("/proc/self/mounts").read_text()),
     )
+
+
+def begin_serving(datapath: Datapath, grace_s: float) -> RunSettings:
+    """Tells the programs that new flows are theirs; see `ebpfmesh.takeover`."""
+    others = {path for path in datapath.pin_dir.parent.glob("*") if path != datapath.pin_dir}
+    before = datapath.maps.run_settings()
+    settings = served(before, time.monotonic_ns(), grace_s, relieved=bool(others))
+    if settings != before:
+        datapath.maps.put_run_settings(settings)
+    return settings
 
 
 def attach_sockets(datapath: Datapath) -> bool:

@@ -30,6 +30,7 @@ from ebpfmesh.model import (
     PoolKey,
     Protocol,
 )
+from ebpfmesh.takeover import Mode, RunSettings
 
 _BPF_MAP_TYPE_ARRAY = 2
 
@@ -270,6 +271,20 @@ class Maps:
             return "addresses", ctypes.c_uint32(address_to_int(address))
         raw = socket.inet_pton(socket.AF_INET6, address)
         return "addresses6", self._module.table("addresses6").Key.from_buffer_copy(raw)
+
+    # -- settings of running programs -----------------------------------------------------
+
+    def run_settings(self) -> RunSettings:
+        """What the programs are told."""
+        leaf = self._module.table("settings")[ctypes.c_uint32(0)]
+        return RunSettings(Mode(leaf.mode), leaf.since_ns, leaf.takeover_until_ns)
+
+    def put_run_settings(self, settings: RunSettings) -> None:
+        """Tells the programs something else, from their next packet on."""
+        leaf = self._module.table("settings").Leaf()
+        leaf.mode, leaf.since_ns = int(settings.mode), settings.since_ns
+        leaf.takeover_until_ns = settings.takeover_until_ns
+        self._update("settings", ctypes.c_uint32(0), leaf)
 
     # -- the system calls -----------------------------------------------------------------
 

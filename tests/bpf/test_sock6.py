@@ -14,6 +14,7 @@ import pytest
 
 from ebpfmesh.datapath.cgroup import netns_cookie
 from ebpfmesh.datapath.loader import Module
+from ebpfmesh.takeover import Mode
 
 from .net import NODE_A, THERE
 from .node import Node
@@ -222,3 +223,14 @@ def test_socket_that_was_bound_to_ipv6_is_refused(
 ) -> None:
     said = processes.run(ask("::1", kind=kind, before="s.bind(('::1', 0))"))
     assert said == "[Errno 101] Network is unreachable"
+
+
+@pytest.mark.parametrize("address", ["::1", "::ffff:127.0.0.1"])
+@pytest.mark.parametrize("asked", ["connected", "unconnected"])
+def test_new_flow_is_the_kernels_while_all_is_given_back(
+    own: Node, processes: Processes, address: str, asked: str
+) -> None:
+    own.mode(Mode.GIVING_BACK)
+    said = processes.run(ask(address, kind="SOCK_DGRAM") if asked == "connected" else send(address))
+    assert "task" not in said
+    assert set(own.reasons()) == {"handback_giving_back"}

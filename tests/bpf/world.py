@@ -6,12 +6,14 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ebpfmesh.datapath.loader import Module
 from ebpfmesh.datapath.source import reasons as reason_names
 from ebpfmesh.datapath.source import source_dir
+from ebpfmesh.takeover import Mode
 
 from .net import NODE_A, NODE_B, docker_mac
 from .prog_run import array_of_one
@@ -139,6 +141,7 @@ class World:
         for name in _COUNTERS:
             self._zero(name, _COUNTED)
         self._zero("reasons", max(self._reasons) + 1)
+        self._zero("settings", 1)
         self._next_frontend = self._next_backend = 1
 
     def node(self, *vteps: str) -> None:
@@ -197,6 +200,11 @@ class World:
             else:
                 setattr(leaf, name, value)
         self._put("backends", backend, leaf)
+
+    def mode(self, mode: Mode, grace_s: float = 0) -> None:
+        """Tells the programs whose new flows are, and those that are open already."""
+        until = max(0, time.monotonic_ns() + int(grace_s * SECOND))
+        self._put("settings", 0, self.table("settings").Leaf(until, 0, int(mode), 0))
 
     def swap_table(self, pool: int, backends: list[int]) -> None:
         slots = [backends[i % len(backends)] if backends else 0 for i in range(TABLE_SIZE)]

@@ -76,6 +76,7 @@ BAD = [
     ("maglev_size", "16384", "try 16381 or 16411"),
     ("maglev_size", "131101", "a prime from 3 to 131071"),
     ("max_flows", "1", "an integer from 1024 to 67108864"),
+    ("takeover_grace_s", "-1", "a number from 0 to 86400"),
     ("syn_timeout_s", "0.5", "a number from 1 to 3600"),
     ("tcp_timeout_s", "59", "a number from 60 to 31536000"),
     ("udp_timeout_s", "86401", "a number from 1 to 86400"),
