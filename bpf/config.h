@@ -29,6 +29,7 @@
 #define MAX_SOCKETS 65536
 #define MAX_NODES 4096
 #define MAX_ADDRESSES 1024
+#define MAX_ALLOWED 65536
 
 /* This node on the underlay. NODE_VTEP is in network byte order. */
 #ifndef NODE_VTEP

@@ -5,9 +5,10 @@
 #ifndef EBPFMESH_ENTRY_H
 #define EBPFMESH_ENTRY_H
 
+#include "allow.h"
 #include "claim.h"
 #include "counters.h"
-#include "maglev.h"
+#include "schedule.h"
 #include "takeover.h"
 
 static __always_inline struct frontend *port_frontend(__be16 port, __u8 protocol)
@@ -149,7 +150,7 @@ static __always_inline enum reason entry_balance(void *ctx, const struct packet 
 	why = entry_kernels(p, key);
 	if (why)
 		return why;
-	id = maglev_choose(frontend->pool, flow_hash(p));
+	id = schedule_choose(frontend, p->t.saddr, flow_hash(p));
 	backend = backends.lookup(&id);
 	if (!id || !backend)
 		return DROP_no_backend;
@@ -167,6 +168,12 @@ static __always_inline enum reason entry_balance(void *ctx, const struct packet 
 	return REASON_NONE;
 }
 
+/* A stranger's packet. That it answers the node itself is possible, too. */
+static __always_inline enum reason entry_refuse(void *ctx, const struct packet *p)
+{
+	return !is_syn(p) && has_local_socket(ctx, p) ? HANDBACK_local_socket : DROP_not_allowed;
+}
+
 /* Finds the backend for a packet to a published port of this node. Who acts on the choice counts
  * the packet, with count_entry().
  */
@@ -178,6 +185,8 @@ static __always_inline enum reason entry_choose(void *ctx, const struct packet *
 
 	if (!frontend)
 		return HANDBACK_no_frontend;
+	if (!may_ask(p, frontend))
+		return entry_refuse(ctx, p);
 	key = flow_key_of(p, 0);
 	if (entry_known(p, &key, choice))
 		return REASON_NONE;

@@ -28,20 +28,25 @@ static __always_inline __u32 flow_hash(const struct packet *p)
 	return mix64((client | ports) + (__u64)p->protocol * 0x9e3779b97f4a7c15ULL) >> 32;
 }
 
-/* Returns a backend id, 0 if the pool has none that is ready. */
-static __always_inline __u32 maglev_choose(__u32 pool, __u32 hash)
+static __always_inline __u32 maglev_slot(__u32 hash)
 {
-	__u64 slot = ((__u64)hash * MAGLEV_SIZE) >> 32;
-	struct maglev_table *table;
-	__u32 zero = 0;
-	void *inner;
+	return ((__u64)hash * MAGLEV_SIZE) >> 32;
+}
 
-	inner = maglev.lookup(&pool);
+/* A pool's table, NULL if it has no backend that is ready. */
+static __always_inline struct maglev_table *maglev_table(__u32 pool)
+{
+	__u32 zero = 0;
+	void *inner = maglev.lookup(&pool);
+
 	if (!inner)
-		return 0;
-	table = bpf_map_lookup_elem(inner, &zero);
-	if (!table)
-		return 0;
+		return NULL;
+	return bpf_map_lookup_elem(inner, &zero);
+}
+
+/* The id of the backend in a slot. */
+static __always_inline __u32 maglev_at(const struct maglev_table *table, __u64 slot)
+{
 	/* The compiler knows the bound and leaves the test out; the verifier wants to see it. */
 	asm volatile("" : "+r"(slot));
 	if (slot >= MAGLEV_SIZE)

@@ -10,12 +10,17 @@
 /* Written by the agent. Id 0 is never given: a slot that holds it is empty. */
 BPF_TABLE_PINNED("hash", struct frontend_key, struct frontend, frontends, 4 * MAX_FRONTENDS,
 		 PIN_DIR "/frontends");
+/* Longest prefix wins, though any will do. The value says nothing. */
+BPF_F_TABLE("lpm_trie:" PIN_DIR "/allowed", struct allow_key, u32, allowed, MAX_ALLOWED,
+	    BPF_F_NO_PREALLOC);
 BPF_TABLE_PINNED("array", u32, struct pool, pools, MAX_SERVICES, PIN_DIR "/pools");
 BPF_TABLE_PINNED("array", u32, struct backend, backends, MAX_BACKENDS, PIN_DIR "/backends");
 /* Pinned so that the size of the tables can be seen from outside. */
 BPF_TABLE_PINNED("array", u32, struct maglev_table, maglev_template, 1, PIN_DIR "/maglev_template");
 BPF_TABLE_PINNED("array_of_maps$maglev_template", u32, int, maglev, MAX_SERVICES,
 		 PIN_DIR "/maglev");
+/* Whose turn it is, of pools that go round. The agent only makes it. */
+BPF_TABLE_PINNED("array", u32, u64, turns, MAX_SERVICES, PIN_DIR "/turns");
 BPF_TABLE_PINNED("hash", __be32, struct node, nodes, MAX_NODES, PIN_DIR "/nodes");
 BPF_TABLE_PINNED("hash", __be32, u32, addresses, MAX_ADDRESSES, PIN_DIR "/addresses");
 BPF_TABLE_PINNED("hash", struct ip6, u32, addresses6, MAX_ADDRESSES, PIN_DIR "/addresses6");

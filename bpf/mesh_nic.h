@@ -103,6 +103,8 @@ static __always_inline int nic_enter(struct __sk_buff *skb, const struct packet 
 
 	if (why == DROP_no_backend)
 		return refuse_back(skb, p, why);
+	if (why == DROP_not_allowed)
+		return leave(why, TC_ACT_SHOT);
 	if (why)
 		return leave(why, TC_ACT_UNSPEC);
 	count_entry(choice.frontend, p->length);

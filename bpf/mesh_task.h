@@ -102,6 +102,8 @@ static __always_inline int task_request(struct __sk_buff *skb, const struct pack
 
 	if (why == DROP_no_backend)
 		return refuse_back(skb, p, why);
+	if (why == DROP_not_allowed)
+		return leave(why, TC_ACT_SHOT);
 	if (why == HANDBACK_foreign_address)
 		return leave(why, task_direct(skb, p, &key, FLOW_VIA_KERNEL));
 	if (why)

@@ -86,10 +86,13 @@ static __always_inline int xdp_send_wrapped(struct xdp_md *ctx, const struct pac
 static __always_inline int xdp_enter(struct xdp_md *ctx, const struct packet *p)
 {
 	struct choice choice = {};
+	enum reason why = entry_choose(ctx, p, &choice);
 	enum tag_kind kind;
 	struct node *node;
 
-	if (entry_choose(ctx, p, &choice))
+	if (why == DROP_not_allowed)
+		return leave(why, XDP_DROP);
+	if (why)
 		return XDP_PASS; /* tc finds the same, and counts why */
 	kind = choice.backend->gateway_ifindex ? TAG_DELIVER : TAG_FORWARD;
 	if (kind == TAG_FORWARD && p->length + WRAP_LEN <= UNDERLAY_MTU) {

@@ -8,6 +8,7 @@
 #define DROP_REASONS(X)                                                                            \
 	X(backend_gone)     /* a TCP flow whose backend has left */                                \
 	X(no_backend)       /* a frontend without ready backends */                                \
+	X(not_allowed)      /* a client that the service's list does not let in */                 \
 	X(no_port)          /* every source port tried is taken at the task */                     \
 	X(bad_outer_source) /* wrapped by someone who is no node of this Swarm */                  \
 	X(bad_inner)        /* wrapped, but not a packet that an entry node sends */               \

@@ -51,17 +51,19 @@ static __always_inline void sock_lead(struct bpf_sock_addr *ctx, const struct ba
 }
 
 /* The backend for a socket that asks a port of this node; NULL if there is none, and no frontend if
- * the port is not published.
+ * the port is not published. The socket's own address is not known yet: it counts as this node's,
+ * which another node will take it for. Only who connects keeps what a scheduler gives it.
  */
 static __always_inline struct backend *sock_choose(struct bpf_sock_addr *ctx, __u32 hash,
-						   struct frontend **frontend)
+						   bool connects, struct frontend **frontend)
 {
 	__u32 id;
 
 	*frontend = port_frontend(ctx->user_port, ctx->protocol);
 	if (!*frontend)
 		return NULL;
-	id = maglev_choose((*frontend)->pool, hash);
+	id = connects ? schedule_choose(*frontend, NODE_VTEP, hash) :
+			schedule_rechoose(*frontend, NODE_VTEP, hash);
 	return id ? backends.lookup(&id) : NULL;
 }
 
@@ -72,7 +74,7 @@ static __always_inline int sock_balance(struct bpf_sock_addr *ctx, __u32 hash, b
 
 	if (bpf_get_netns_cookie(ctx) != NODE_COOKIE || !is_own_address(ctx->user_ip4))
 		return SOCK_ALLOW;
-	backend = sock_choose(ctx, hash, &frontend);
+	backend = sock_choose(ctx, hash, connects, &frontend);
 	if (!frontend)
 		return SOCK_ALLOW;
 	if (gives_back())

@@ -72,7 +72,7 @@ static __always_inline int sock_connect_ip6(struct bpf_sock_addr *ctx)
 
 	if (bpf_get_netns_cookie(ctx) != NODE_COOKIE || !is_own_ip6(&origin.address))
 		return SOCK_ALLOW;
-	backend = sock_choose(ctx, bpf_get_prandom_u32(), &frontend);
+	backend = sock_choose(ctx, bpf_get_prandom_u32(), true, &frontend);
 	if (!frontend)
 		return SOCK_ALLOW;
 	if (gives_back())

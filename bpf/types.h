@@ -31,6 +31,20 @@ enum frontend_kind {
 	FRONTEND_DIRECT = 3,
 };
 
+/* How a new flow gets its backend. */
+enum scheduler {
+	SCHEDULE_MAGLEV = 0,
+	SCHEDULE_RANDOM = 1,
+	SCHEDULE_RR = 2,
+	SCHEDULE_LEAST_CONN = 3,
+};
+
+enum frontend_flags {
+	FRONTEND_SCHEDULER = 3 << 0,  /* a mask: enum scheduler */
+	FRONTEND_AFFINITY = 1 << 2,   /* the client's address alone decides */
+	FRONTEND_RESTRICTED = 1 << 3, /* only clients in `allowed` */
+};
+
 struct frontend {
 	__u32 id;   /* counters; 0 for FRONTEND_DIRECT */
 	__u32 pool; /* maglev table */
@@ -39,10 +53,22 @@ struct frontend {
 	__u8 flags;
 };
 
+/* Clients of a restricted frontend, for a trie of prefixes (kernel: map_lpm_trie). An IPv4 address
+ * lies in the first word; pools of IPv6 clients are marked, so that ::/0 lets no IPv4 client in.
+ */
+struct allow_key {
+	__u32 prefix; /* bits that count, from `pool` on */
+	__u32 pool;
+	__be32 address[4];
+};
+
+#define ALLOW_IPV6 (1U << 31)
+#define ALLOW_PREFIX(length) (32 + (length))
+
 /* The backends of one service on one network. The name is for whoever finds the map. */
 struct pool {
 	__u32 vni;
-	__u32 ready; /* backends in its table; 0: nobody answers */
+	__u32 ready; /* backends in its table, on this node; 0: nobody answers */
 	char service[SWARM_ID_LEN];
 };
 
@@ -206,6 +232,7 @@ struct tag {
 
 _Static_assert(sizeof(struct frontend_key) == 12, "frontend_key has no holes");
 _Static_assert(sizeof(struct frontend) == 12, "frontend has no holes");
+_Static_assert(sizeof(struct allow_key) == 24, "allow_key has no holes");
 _Static_assert(sizeof(struct pool) == 36, "pool has no holes");
 _Static_assert(sizeof(struct backend) == 68, "backend has no holes");
 _Static_assert(sizeof(struct counter) == 40, "counter has no holes");

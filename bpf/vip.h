@@ -9,9 +9,9 @@
 #include "arp.h"
 #include "counters.h"
 #include "claim.h"
-#include "maglev.h"
 #include "nat.h"
 #include "refuse.h"
+#include "schedule.h"
 #include "takeover.h"
 #include "track.h"
 #include "vip_icmp.h"
@@ -33,7 +33,7 @@ static __always_inline __u32 attached_vni(void)
 static __always_inline enum reason vip_balance(const struct packet *p, struct flow_key *key,
 					       struct frontend *frontend, struct flow *flow)
 {
-	__u32 id = maglev_choose(frontend->pool, flow_hash(p));
+	__u32 id = schedule_choose(frontend, p->t.saddr, flow_hash(p));
 	struct backend *backend;
 
 	if (!id)

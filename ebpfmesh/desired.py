@@ -6,7 +6,8 @@ The rules, in short:
 - a service in ``vip`` mode has a VIP frontend on each of its networks that this node has a program
   attached to, and each of its backends there a DIRECT one;
 - its published ports have PORT frontends on every node, served by the tasks' ingress addresses;
-- what this node sees of its own tasks comes before what the Swarm says of them.
+- what this node sees of its own tasks comes before what the Swarm says of them;
+- a service's labels (`ebpfmesh.labels`) say how its flows are spread, and who may ask its ports.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from enum import StrEnum
 
+from ebpfmesh.labels import ALLOW, Policy, problems, read, without_effect
 from ebpfmesh.model import (
     Backend,
     BackendKey,
@@ -33,6 +35,7 @@ from ebpfmesh.model import (
     PoolKey,
     Port,
     Protocol,
+    Scheduler,
     Service,
     Task,
 )
@@ -46,7 +49,7 @@ class Severity(StrEnum):
     ERROR = "error"
 
 
-class Note(Frozen, frozen=True):
+class Note(Frozen, frozen=True, order=True):
     """Something that an operator should know; `subject` is the name of what it is about."""
 
     severity: Severity
@@ -71,6 +74,7 @@ def notes(mesh: MeshState, local: LocalView) -> tuple[Note, ...]:
         *_port_notes(mesh),
         *_gateway_notes(mesh, local),
         *_vtep_notes(mesh, local),
+        *label_notes(mesh),
     )
 
 
@@ -94,6 +98,7 @@ class _Assembly:
         self.tasks = _tasks_by_service(mesh)
         self.frontends: dict[FrontendKey, Frontend] = {}
         self.pools: dict[PoolKey, Pool] = {}
+        self.allowed: dict[PoolKey, frozenset[str]] = {}
         self.backends: dict[BackendKey, Backend] = {}
 
     def run(self) -> Desired:
@@ -107,6 +112,7 @@ class _Assembly:
         return Desired(
             frontends=self.frontends,
             pools=self.pools,
+            allowed=self.allowed,
             backends=self.backends,
             nodes=frozenset(vtep for vtep in self.vteps.values() if vtep),
             addresses=self.local.addresses,
@@ -120,7 +126,14 @@ class _Assembly:
                 continue
             pool = self._add_pool(service, network)
             key = FrontendKey(network.vni, vip)
-            self.frontends[key] = Frontend(key, FrontendKind.VIP, pool)
+            policy = read(service.labels).policy
+            self.frontends[key] = Frontend(
+                key,
+                FrontendKind.VIP,
+                pool,
+                scheduler=policy.scheduler,
+                affinity=policy.affinity,
+            )
 
     def _add_ports(self, ingress: Network) -> None:
         for (protocol, published), owners in _published(self.mesh).items():
@@ -128,20 +141,34 @@ class _Assembly:
             pool = PoolKey(service.id, ingress.vni)
             if pool not in self.pools:
                 self._add_pool(service, ingress)
+            policy = read(service.labels).policy
+            if policy.allow is not None:
+                self.allowed[pool] = policy.allow
             key = FrontendKey(0, port=published, protocol=protocol)
-            self.frontends[key] = Frontend(key, FrontendKind.PORT, pool, target)
+            self.frontends[key] = Frontend(
+                key,
+                FrontendKind.PORT,
+                pool,
+                target,
+                scheduler=policy.scheduler,
+                affinity=policy.affinity,
+                restricted=policy.allow is not None,
+            )
 
     def _add_pool(self, service: Service, network: Network) -> PoolKey:
         """Add the service's tasks on the network as backends, and the pool of those in use."""
         pool = PoolKey(service.id, network.vni)
-        ready = []
+        policy = read(service.labels).policy
+        ready: list[BackendKey] = []
+        mine: list[BackendKey] = []
         for task in self.tasks.get(service.id, ()):
             if address := task.addresses.get(network.id):
                 backend = self._backend(task, address, pool, network)
                 self.backends[backend.key] = backend
                 if self._is_ready(task, backend, network):
                     ready.append(backend.key)
-        self.pools[pool] = Pool(pool, tuple(ready))
+                    mine += [backend.key] if task.node_id == self.local.node_id else []
+        self.pools[pool] = _pool(pool, policy, ready, mine)
         return pool
 
     def _backend(self, task: Task, address: str, pool: PoolKey, network: Network) -> Backend:
@@ -181,6 +208,16 @@ class _Assembly:
         if backend.key.vni in self.attached:
             key = FrontendKey(backend.key.vni, backend.address)
             self.frontends.setdefault(key, Frontend(key, FrontendKind.DIRECT))
+
+
+def _pool(key: PoolKey, policy: Policy, ready: list[BackendKey], mine: list[BackendKey]) -> Pool:
+    """Return the pool as the policy wants it; `mine` are those of `ready` on this node."""
+    return Pool(
+        key,
+        ready=tuple(ready),
+        preferred=tuple(mine) if policy.local else (),
+        in_turn=policy.scheduler is not Scheduler.MAGLEV,
+    )
 
 
 def _vteps(mesh: MeshState, local: LocalView) -> dict[str, str]:
@@ -249,6 +286,19 @@ def _port_notes(mesh: MeshState) -> Iterator[Note]:
         for service in {s.id: s for s, _ in owners[1:] if s is not winner}.values():
             port = f"port {published}/{protocol.name.lower()}"
             text = f"{port} is served for {winner.name}, which publishes it too"
+            yield Note(Severity.ERROR, service.name, text)
+
+
+def label_notes(mesh: MeshState) -> Iterator[Note]:
+    """Yield what is wrong with labels: the one thing here that no node can get over by itself."""
+    for service, refused in problems(mesh.services):
+        yield Note(Severity.ERROR, service.name, refused.text)
+    ingress = _ingress(mesh)
+    for _, service in sorted(mesh.services.items()):
+        if text := without_effect(service):
+            yield Note(Severity.WARNING, service.name, text)
+        elif ALLOW in service.labels and (ingress is None or ingress.encrypted):
+            text = f"{ALLOW} is not enforced: its published ports are left to Docker"
             yield Note(Severity.ERROR, service.name, text)
 
 

@@ -36,6 +36,15 @@ class BackendState(IntEnum):
     GONE = 3
 
 
+class Scheduler(IntEnum):
+    """How a new flow gets its backend; the values are those of bpf/types.h."""
+
+    MAGLEV = 0
+    RANDOM = 1
+    RR = 2
+    LEAST_CONN = 3
+
+
 class Frozen(msgspec.Struct, frozen=True, omit_defaults=True):
     """Base of every value: immutable, comparable, encodable."""
 
@@ -200,12 +209,19 @@ class BackendKey(Frozen, frozen=True, order=True):
 
 
 class Frontend(Frozen, frozen=True):
-    """`target_port` is 0 where the port is kept (VIPs); `pool` is None for `DIRECT`."""
+    """`target_port` is 0 where the port is kept (VIPs); `pool` is None for `DIRECT`.
+
+    `affinity`: a client's address alone decides on its backend. `restricted`: only clients that
+    `Desired.allowed` lists for the pool are served.
+    """
 
     key: FrontendKey
     kind: FrontendKind
     pool: PoolKey | None = None
     target_port: int = 0
+    scheduler: Scheduler = Scheduler.MAGLEV
+    affinity: bool = False
+    restricted: bool = False
 
 
 class Backend(Frozen, frozen=True):
@@ -221,17 +237,33 @@ class Backend(Frozen, frozen=True):
 
 
 class Pool(Frozen, frozen=True):
-    """`ready` lists backends that get new flows, sorted: one order on every node."""
+    """`ready` lists backends that can get new flows, sorted: one order on every node.
+
+    `preferred` lists those of them that alone get some on this node, if not all do. The table has
+    the backends `in_turn` for a scheduler that counts them, and is a Maglev table otherwise.
+    """
 
     key: PoolKey
     ready: tuple[BackendKey, ...] = ()
+    preferred: tuple[BackendKey, ...] = ()
+    in_turn: bool = False
+
+    @property
+    def chosen(self) -> tuple[BackendKey, ...]:
+        """Who gets new flows on this node, sorted."""
+        return self.preferred or self.ready
 
 
 class Desired(Frozen, frozen=True):
-    """What the maps of one node shall hold, and where its programs shall be attached."""
+    """What the maps of one node shall hold, and where its programs shall be attached.
+
+    `allowed` has the clients of restricted frontends, as networks (``192.0.2.0/24``, host bits
+    zero); a pool that is not in it has none.
+    """
 
     frontends: dict[FrontendKey, Frontend] = {}
     pools: dict[PoolKey, Pool] = {}
+    allowed: dict[PoolKey, frozenset[str]] = {}
     backends: dict[BackendKey, Backend] = {}
     nodes: frozenset[str] = frozenset()
     addresses: frozenset[str] = frozenset()

@@ -2,8 +2,9 @@
 """The difference between desired and actual state, as ordered operations. Pure, no I/O.
 
 The order lets a packet find everything that it is pointed to: nodes, backends, tables (side by
-side, so that one batch can swap them all), pools, frontends, local addresses, attachments; then
-the removals: frontends, pools, backends, addresses, nodes, attachments.
+side, so that one batch can swap them all), pools, lists of allowed clients, frontends, local
+addresses, attachments; then the removals: frontends, lists, pools, backends, addresses, nodes,
+attachments.
 
 A backend that is no longer wanted is first *retired*: it stays in the map as `GONE`, so that its
 flows are refused or balanced again. When its id has rested (`ebpfmesh.ids`) it is freed.
@@ -62,13 +63,21 @@ class PutBackend(Frozen, frozen=True, tag=True):
 
 
 class PutTable(Frozen, frozen=True, tag=True):
-    """Swap the pool's Maglev table; `ready` is its input, in the order of its indexes.
+    """Swap the pool's table; its input is `preferred`, or `ready` if there are none.
 
-    With nobody ready there must be no table: the programs then refuse new flows.
+    With nobody ready there must be no table: the programs then refuse new flows. `in_turn`: the
+    backends in order, again and again; otherwise a Maglev table, in the order of its indexes.
     """
 
     key: PoolKey
     ready: tuple[BackendKey, ...]
+    preferred: tuple[BackendKey, ...] = ()
+    in_turn: bool = False
+
+    @property
+    def pool(self) -> Pool:
+        """The pool as it is afterwards."""
+        return Pool(self.key, self.ready, self.preferred, self.in_turn)
 
 
 class PutPool(Frozen, frozen=True, tag=True):
@@ -76,6 +85,13 @@ class PutPool(Frozen, frozen=True, tag=True):
 
     key: PoolKey
     ready: int
+
+
+class PutAllowed(Frozen, frozen=True, tag=True):
+    """Let these clients, and no others, ask the pool's restricted frontends."""
+
+    key: PoolKey
+    networks: frozenset[str]
 
 
 class PutFrontend(Frozen, frozen=True, tag=True):
@@ -100,6 +116,12 @@ class DelFrontend(Frozen, frozen=True, tag=True):
     """Serve it no longer; its packets go the kernel's way."""
 
     key: FrontendKey
+
+
+class DelAllowed(Frozen, frozen=True, tag=True):
+    """Remove the list of the pool's clients: nothing asks for it any more."""
+
+    key: PoolKey
 
 
 class DelPool(Frozen, frozen=True, tag=True):
@@ -138,12 +160,23 @@ class Detach(Frozen, frozen=True, tag=True):
     attachment: Attachment
 
 
-Put: TypeAlias = PutNode | PutBackend | PutTable | PutPool | PutFrontend | PutAddress | Attach
+Put: TypeAlias = (
+    PutNode | PutBackend | PutTable | PutPool | PutAllowed | PutFrontend | PutAddress | Attach
+)
 Removal: TypeAlias = (
-    DelFrontend | DelPool | RetireBackend | FreeBackend | DelAddress | DelNode | Detach
+    DelFrontend | DelAllowed | DelPool | RetireBackend | FreeBackend | DelAddress | DelNode | Detach
 )
 Operation: TypeAlias = Put | Removal
-REMOVALS = (DelFrontend, DelPool, RetireBackend, FreeBackend, DelAddress, DelNode, Detach)
+REMOVALS = (
+    DelFrontend,
+    DelAllowed,
+    DelPool,
+    RetireBackend,
+    FreeBackend,
+    DelAddress,
+    DelNode,
+    Detach,
+)
 
 Plan: TypeAlias = tuple[Operation, ...]
 
@@ -197,6 +230,7 @@ def laid_over(desired: Desired, actual: Actual) -> Desired:
     return Desired(
         frontends=actual.frontends | desired.frontends,
         pools=actual.pools | pools,
+        allowed=actual.allowed | desired.allowed,
         backends=actual.backends | backends,
         nodes=actual.nodes | desired.nodes,
         addresses=actual.addresses | desired.addresses,
@@ -218,8 +252,11 @@ def _filled_in(backend: Backend, before: Backend | None) -> Backend:
 
 def _not_shrunk(pool: Pool, before: Pool | None, certain: Set[BackendKey]) -> Pool:
     """Return the pool with those who were ready and are not `certain` to be so no longer."""
-    kept = [key for key in before.ready if key not in certain] if before else []
-    return Pool(pool.key, tuple(sorted({*pool.ready, *kept})))
+    if before is None:
+        return pool
+    ready = {*pool.ready, *(key for key in before.ready if key not in certain)}
+    preferred = {*pool.preferred, *(key for key in before.preferred if key not in certain)}
+    return Pool(pool.key, tuple(sorted(ready)), tuple(sorted(preferred)), pool.in_turn)
 
 
 def _puts(desired: Desired, actual: Actual) -> Iterator[Operation]:
@@ -227,10 +264,13 @@ def _puts(desired: Desired, actual: Actual) -> Iterator[Operation]:
     yield from map(PutBackend, _changed(desired.backends, actual.backends))
     for key, pool in sorted(desired.pools.items()):
         if key not in actual.counts or actual.pools.get(key) != pool:
-            yield PutTable(key, pool.ready)
+            yield PutTable(key, pool.ready, pool.preferred, pool.in_turn)
     for key, pool in sorted(desired.pools.items()):
-        if actual.counts.get(key) != len(pool.ready):
-            yield PutPool(key, len(pool.ready))
+        if actual.counts.get(key) != len(pool.chosen):
+            yield PutPool(key, len(pool.chosen))
+    for key, networks in sorted(desired.allowed.items()):
+        if actual.allowed.get(key) != networks:
+            yield PutAllowed(key, networks)
     yield from map(PutFrontend, _changed(desired.frontends, actual.frontends))
     yield from map(PutAddress, sorted(desired.addresses - actual.addresses))
     yield from map(Attach, _in_order(desired.attachments - actual.attachments))
@@ -240,6 +280,7 @@ def _removals(
     desired: Desired, actual: Actual, rested: Collection[BackendKey]
 ) -> Iterator[Operation]:
     yield from map(DelFrontend, sorted(actual.frontends.keys() - desired.frontends.keys()))
+    yield from map(DelAllowed, sorted(actual.allowed.keys() - desired.allowed.keys()))
     yield from map(DelPool, sorted(actual.pools.keys() - desired.pools.keys()))
     unwanted = actual.backends.keys() - desired.backends.keys()
     yield from map(RetireBackend, sorted(unwanted))
@@ -267,6 +308,7 @@ class _Change:
         self.frontends = dict(actual.frontends)
         self.pools = dict(actual.pools)
         self.counts = dict(actual.counts)
+        self.allowed = dict(actual.allowed)
         self.backends = dict(actual.backends)
         self.retired = set(actual.retired)
         self.nodes = set(actual.nodes)
@@ -277,6 +319,7 @@ class _Change:
         return Actual(
             frontends=self.frontends,
             pools=self.pools,
+            allowed=self.allowed,
             backends=self.backends,
             nodes=frozenset(self.nodes),
             addresses=frozenset(self.addresses),
@@ -292,10 +335,12 @@ class _Change:
             case PutBackend(backend=backend):
                 self.retired.discard(backend.key)
                 self.backends[backend.key] = backend
-            case PutTable(key=key, ready=ready):
-                self.pools[key] = Pool(key, ready)
+            case PutTable(key=key):
+                self.pools[key] = operation.pool
             case PutPool(key=key, ready=count):
                 self.counts[key] = count
+            case PutAllowed(key=key, networks=networks):
+                self.allowed[key] = networks
             case PutFrontend(frontend=frontend):
                 self.frontends[frontend.key] = frontend
             case PutAddress(address=address):
@@ -307,6 +352,8 @@ class _Change:
         match operation:
             case DelFrontend(key=frontend):
                 self.frontends.pop(frontend, None)
+            case DelAllowed(key=pool):
+                self.allowed.pop(pool, None)
             case DelPool(key=pool):
                 self.pools.pop(pool, None)
                 self.counts.pop(pool, None)

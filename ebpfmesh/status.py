@@ -91,11 +91,24 @@ class FrontendStatus(Frozen, frozen=True, omit_defaults=False):
     entered: Traffic
 
 
+class PolicyStatus(Frozen, frozen=True, omit_defaults=False):
+    """What a service's labels ask for, as far as they are followed, in the labels' own words.
+
+    `allow` is None where everybody may ask the published ports, empty where nobody may.
+    """
+
+    scheduler: str = "maglev"
+    affinity: str = ""
+    prefer: str = ""
+    allow: tuple[str, ...] | None = None
+
+
 class ServiceStatus(Frozen, frozen=True, omit_defaults=False):
     """A service on one network (its published ports are on the ingress network).
 
     `state`: ok, degraded (some backends are not ready), down (none is), dnsrr, or elsewhere (no
-    container of this node is on the network, so nothing is programmed).
+    container of this node is on the network, so nothing is programmed). `chosen` counts those of
+    the `ready` backends that get new flows on this node: fewer where local ones are preferred.
     """
 
     id: str
@@ -109,6 +122,8 @@ class ServiceStatus(Frozen, frozen=True, omit_defaults=False):
     flows: int
     frontends: tuple[FrontendStatus, ...] = ()
     backends: tuple[BackendStatus, ...] = ()
+    policy: PolicyStatus = PolicyStatus()
+    chosen: int = 0
 
 
 class NoteStatus(Frozen, frozen=True, omit_defaults=False):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import structlog
 
+from ebpfmesh.agent.labelwatch import LabelWatch
 from ebpfmesh.agent.reconcile import Reconciler
 from ebpfmesh.agent.truth import LocalTruth
 from ebpfmesh.agent.viewer import Viewer
@@ -61,6 +62,7 @@ class Keeper:
         self._containers: list[LocalContainer] = []
         self._containers_stale = True
         self._truth = LocalTruth()
+        self._labels = LabelWatch()
 
     # -- what makes it look ---------------------------------------------------------------
 
@@ -117,6 +119,7 @@ class Keeper:
         mesh = self.mesh
         local = await self._worker(self._viewer.look, self._containers, self._truth.states)
         self.local = local
+        self._labels.look(mesh)
         self._truth.forget(mesh.tasks.keys() | local.tasks.keys())
         self._report(local.vtep, self._reported(local))
         desired = desired_state(mesh, local)

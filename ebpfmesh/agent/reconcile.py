@@ -29,6 +29,7 @@ from ebpfmesh.plan import (
     Actual,
     Attach,
     DelAddress,
+    DelAllowed,
     DelFrontend,
     DelNode,
     DelPool,
@@ -36,6 +37,7 @@ from ebpfmesh.plan import (
     FreeBackend,
     Operation,
     PutAddress,
+    PutAllowed,
     PutBackend,
     PutFrontend,
     PutNode,
@@ -82,12 +84,19 @@ class Reconciler:
                 self.ids.frontends.adopt(found.frontend.key, found.id)
         for backend_id, backend in backends.items():
             self.ids.backends.adopt(backend.key, backend_id)
+        allowed = {}
+        for pool_id, networks in self.maps.allowed().items():
+            if pool_id in names:
+                allowed[names[pool_id]] = networks
+            else:
+                self._disallow(pool_id, networks)
         gone = {b.key for b in backends.values() if b.state is BackendState.GONE}
         for key in gone:
             self.ids.backends.release(key, self._now_s())
         self.actual = Actual(
             frontends={f.frontend.key: f.frontend for f in frontends},
             pools={key: Pool(key, _ready(key, backends.values())) for key in names.values()},
+            allowed=allowed,
             backends={b.key: b for b in backends.values() if b.key not in gone},
             nodes=self.maps.nodes(),
             addresses=self.maps.addresses(),
@@ -138,11 +147,14 @@ class Reconciler:
             self.actual = applied(self.actual, done)
 
     def _put_tables(self, operations: list[PutTable]) -> None:
-        self.maps.put_tables({self._pool_id(op.key): self._table(op.ready) for op in operations})
+        self.maps.put_tables({self._pool_id(op.key): self._table(op.pool) for op in operations})
 
-    def _table(self, ready: tuple[BackendKey, ...]) -> bytes:
-        """The Maglev table of these backends, as ids; empty if there are none."""
-        by_name = {key.task_id: key for key in ready}
+    def _table(self, pool: Pool) -> bytes:
+        """The pool's table, as ids; empty if nobody gets new flows."""
+        if pool.in_turn:
+            numbers = [self.ids.backends.ids[key] for key in pool.chosen]
+            return _in_turn(numbers, self.maps.maglev_size)
+        by_name = {key.task_id: key for key in pool.chosen}
         table = build_table(dict.fromkeys(by_name, 1), self.maps.maglev_size)
         if table is None:
             return b""
@@ -175,6 +187,18 @@ class Reconciler:
         self.maps.put_pool(self._pool_id(operation.key), operation.key, operation.ready)
 
     @_apply.register
+    def _(self, operation: PutAllowed) -> None:
+        number = self._pool_id(operation.key)
+        before = self.actual.allowed.get(operation.key, frozenset())
+        for network in sorted(operation.networks):
+            self.maps.allow(number, network)
+        self._disallow(number, before - operation.networks)
+
+    def _disallow(self, pool_id: int, networks: Iterable[str]) -> None:
+        for network in sorted(networks):
+            self.maps.disallow(pool_id, network)
+
+    @_apply.register
     def _(self, operation: PutFrontend) -> None:
         frontend = operation.frontend
         number = self.ids.of_frontend(frontend, self._now_s())
@@ -203,6 +227,10 @@ class Reconciler:
     def _(self, operation: DelFrontend) -> None:
         self.maps.delete_frontend(operation.key)
         self.ids.frontends.release(operation.key, self._now_s())
+
+    @_apply.register
+    def _(self, operation: DelAllowed) -> None:
+        self._disallow(self.ids.pools.ids[operation.key], self.actual.allowed[operation.key])
 
     @_apply.register
     def _(self, operation: DelPool) -> None:
@@ -248,6 +276,11 @@ class Reconciler:
                 vni=new.key.vni,
                 state=new.state.name.lower(),
             )
+
+
+def _in_turn(numbers: list[int], size: int) -> bytes:
+    """The table of these ids, one after the other again and again."""
+    return np.resize(np.array(numbers, dtype=np.uint32), size).tobytes() if numbers else b""
 
 
 def _ready(pool: PoolKey, backends: Iterable[Backend]) -> tuple[BackendKey, ...]:

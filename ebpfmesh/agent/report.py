@@ -15,6 +15,7 @@ from ebpfmesh.datapath.counters import Counter, Counters
 from ebpfmesh.datapath.datapath import Datapath
 from ebpfmesh.datapath.flows import COUNTED_MAPS, flows_by_backend, size
 from ebpfmesh.ids import NO_ID
+from ebpfmesh.labels import in_words, read
 from ebpfmesh.model import (
     Backend,
     BackendState,
@@ -155,6 +156,8 @@ class MapReader:
             flows=int(flows[ids].sum()) if ids else 0,
             frontends=tuple(self._frontend(f) for f in frontends),
             backends=tuple(self._backend(b) for b in backends),
+            policy=in_words(read(service.labels).policy),
+            chosen=len(pool.chosen) if pool else 0,
         )
 
     def _frontend(self, frontend: Frontend) -> FrontendStatus:

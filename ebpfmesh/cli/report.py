@@ -16,6 +16,7 @@ from ebpfmesh.status import (
     FrontendStatus,
     HubStatus,
     MapStatus,
+    PolicyStatus,
     ServiceStatus,
     Status,
     Traffic,
@@ -165,14 +166,31 @@ def service_lines(service: ServiceStatus) -> list[Text | Table]:
         _line("network", f"{clean(service.network)} (VNI {service.vni})"),
         _line("mode", service.mode),
         Text.assemble((f"{'state':<10}", "bold"), _state(service.state)),
-        _line("backends", f"{_backends(service)} get new flows"),
+        _line("backends", f"{_backends(service)} get new flows{_chosen(service)}"),
         _line("flows", str(service.flows)),
+        _line("policy", _policy(service.policy)),
     ]
     if service.frontends:
         lines += [Text(), _frontend_table(service.frontends)]
     if service.backends:
         lines += [Text(), _backend_table(service.backends)]
     return lines
+
+
+def _chosen(service: ServiceStatus) -> str:
+    if service.chosen in (0, service.ready):
+        return ""
+    return f", from this node {service.chosen}: local ones are preferred"
+
+
+def _policy(policy: PolicyStatus) -> str:
+    """The labels' effect, in their own words."""
+    words = [f"scheduler={policy.scheduler}"]
+    words += [f"affinity={policy.affinity}"] if policy.affinity else []
+    words += [f"prefer={policy.prefer}"] if policy.prefer else []
+    if policy.allow is not None:
+        words.append(f"allow={','.join(policy.allow) or 'nobody'}")
+    return "  ".join(words)
 
 
 _TRAFFIC = ("CONNS", "PACKETS OUT", "PACKETS BACK", "BYTES OUT", "BYTES BACK")

@@ -11,8 +11,10 @@ import ctypes
 import errno
 import os
 import socket
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 from bcc import lib
@@ -29,10 +31,17 @@ from ebpfmesh.model import (
     Gateway,
     PoolKey,
     Protocol,
+    Scheduler,
 )
 from ebpfmesh.takeover import Mode, RunSettings
 
 _BPF_MAP_TYPE_ARRAY = 2
+
+# As bpf/types.h has them, of struct allow_key.
+_ALLOW_PREFIX, _ALLOW_IPV6 = 32, 1 << 31
+
+# Of a frontend, as bpf/types.h has them: enum frontend_flags.
+_SCHEDULER, _AFFINITY, _RESTRICTED = 3, 1 << 2, 1 << 3
 
 
 def address_to_int(address: str) -> int:
@@ -89,6 +98,7 @@ class Maps:
         leaf = table.Leaf()
         leaf.id, leaf.pool, leaf.kind = frontend_id, pool_id, int(frontend.kind)
         leaf.target_port = socket.htons(frontend.target_port)
+        leaf.flags = _flags(frontend)
         self._update("frontends", self._frontend_key(frontend.key), leaf)
 
     def clear_frontend_counters(self, frontend_id: int) -> None:
@@ -114,6 +124,9 @@ class Maps:
                     kind=FrontendKind(leaf.kind),
                     pool=pools.get(leaf.pool),
                     target_port=socket.ntohs(leaf.target_port),
+                    scheduler=Scheduler(leaf.flags & _SCHEDULER),
+                    affinity=bool(leaf.flags & _AFFINITY),
+                    restricted=bool(leaf.flags & _RESTRICTED),
                 ),
                 id=leaf.id,
                 pool=leaf.pool,
@@ -126,6 +139,37 @@ class Maps:
         raw.address, raw.vni = address_to_int(key.address), key.vni
         raw.port, raw.protocol = socket.htons(key.port), int(key.protocol)
         return raw
+
+    # -- allowed clients ------------------------------------------------------------------
+
+    def allow(self, pool_id: int, network: str) -> None:
+        """Lets the clients of a network (``192.0.2.0/24``) ask the pool's restricted frontends."""
+        self._update("allowed", self._allow_key(pool_id, network), ctypes.c_uint32(1))
+
+    def disallow(self, pool_id: int, network: str) -> None:
+        """The reverse of `allow`; an absent network is a success."""
+        self._delete("allowed", self._allow_key(pool_id, network))
+
+    def allowed(self) -> dict[int, frozenset[str]]:
+        """Pool id -> the networks that are allowed; without those of whom nobody is."""
+        found: dict[int, set[str]] = defaultdict(set)
+        for key in self._module.table("allowed"):
+            raw, length = bytes(key.address), key.prefix - _ALLOW_PREFIX
+            if key.pool & _ALLOW_IPV6:
+                network = str(IPv6Network((raw, length)))
+            else:
+                network = str(IPv4Network((raw[:4], length)))
+            found[key.pool & ~_ALLOW_IPV6].add(network)
+        return {pool: frozenset(networks) for pool, networks in found.items()}
+
+    def _allow_key(self, pool_id: int, network: str) -> Any:
+        parsed = ip_network(network)
+        key = self._module.table("allowed").Key()
+        key.prefix = _ALLOW_PREFIX + parsed.prefixlen
+        key.pool = pool_id | (_ALLOW_IPV6 if parsed.version == 6 else 0)  # noqa: PLR2004
+        raw = parsed.network_address.packed
+        ctypes.memmove(key.address, raw, len(raw))
+        return key
 
     # -- pools and their tables -----------------------------------------------------------
 
@@ -308,6 +352,12 @@ class Maps:
 
     def _clear_counter(self, name: str, index: int) -> None:
         self._update(name, ctypes.c_uint32(index), self._module.table(name).Leaf())
+
+
+def _flags(frontend: Frontend) -> int:
+    affinity = _AFFINITY if frontend.affinity else 0
+    restricted = _RESTRICTED if frontend.restricted else 0
+    return int(frontend.scheduler) | affinity | restricted
 
 
 def _backend(leaf: Any, pool: PoolKey | None) -> Backend:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ebpfmesh.datapath.loader import Module
+from ebpfmesh.datapath.maps import Maps
 from ebpfmesh.datapath.source import reasons as reason_names
 from ebpfmesh.datapath.source import source_dir
 from ebpfmesh.takeover import Mode
@@ -20,6 +21,7 @@ from .prog_run import array_of_one
 
 TABLE_SIZE = 1021
 READY, DRAINING, GONE = 1, 2, 3
+MAGLEV, RANDOM, RR, LEAST_CONN, AFFINITY, RESTRICTED = 0, 1, 2, 3, 4, 8  # flags of a frontend
 _VIP, _PORT, _DIRECT = 1, 2, 3
 _COUNTED = 64  # ids that a test may use
 _HASHES = (
@@ -109,6 +111,21 @@ class Service:
         self._world.swap_table(self.pool, [self.ids[address] for address in addresses])
         return self
 
+    def flagged(self, flags: int) -> Service:
+        """Gives the frontend these flags: how it balances, and for whom."""
+        self._world.flag_frontend(self.frontend, flags)
+        return self
+
+    def allow(self, *networks: str) -> Service:
+        """Restricts the frontend to these clients."""
+        for network in networks:
+            self._world.maps.allow(self.pool, network)
+        return self.flagged(RESTRICTED)
+
+    def disallow(self, network: str) -> Service:
+        self._world.maps.disallow(self.pool, network)
+        return self
+
     def state(self, address: str, state: int) -> Service:
         self._world.set_backend(self.ids[address], state=state)
         return self
@@ -119,6 +136,7 @@ class World:
 
     def __init__(self, module: Module) -> None:
         self._module = module
+        self.maps = Maps(module)
         self._next_frontend = self._next_backend = 1
         self._tables: set[int] = set()
         self._reasons = reason_names(source_dir())
@@ -136,8 +154,13 @@ class World:
             del self.table("maglev")[self._key("maglev", pool)]
         self._tables.clear()
         for name in ("backends", "pools"):
-            for index in range(self._next_backend):
+            for index in range(max(self._next_backend, self._next_frontend)):
                 self._put(name, index, self.table(name).Leaf())
+        for index in range(self._next_frontend):
+            self._put("turns", index, 0)
+        for pool, networks in self.maps.allowed().items():
+            for network in networks:
+                self.maps.disallow(pool, network)
         for name in _COUNTERS:
             self._zero(name, _COUNTED)
         self._zero("reasons", max(self._reasons) + 1)
@@ -212,6 +235,14 @@ class World:
         self._put("maglev", pool, fd)
         os.close(fd)
         self._tables.add(pool)
+        self._put("pools", pool, self.table("pools").Leaf(ready=len(backends)))
+
+    def flag_frontend(self, number: int, flags: int) -> None:
+        table = self.table("frontends")
+        for key, leaf in list(table.items()):
+            if leaf.id == number:
+                leaf.flags = flags
+                table[key] = leaf
 
     def _frontend(self, kind: int, target: int = 0, **where: int) -> int:
         table = self.table("frontends")

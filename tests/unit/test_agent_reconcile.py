@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -48,6 +49,7 @@ class MemoryMaps:
         self.cleared: list[int] = []
         self.known_nodes: set[str] = set()
         self.own_addresses: set[str] = set()
+        self.lists: dict[int, set[str]] = {}
 
     def put_frontend(self, frontend: Frontend, number: int, pool: int) -> None:
         self.stored_frontends[frontend.key] = StoredFrontend(frontend, number, pool)
@@ -70,6 +72,15 @@ class MemoryMaps:
 
     def pools(self) -> dict[int, tuple[PoolKey, int]]:
         return self.stored_pools
+
+    def allow(self, number: int, network: str) -> None:
+        self.lists.setdefault(number, set()).add(network)
+
+    def disallow(self, number: int, network: str) -> None:
+        self.lists.get(number, set()).discard(network)
+
+    def allowed(self) -> dict[int, frozenset[str]]:
+        return {number: frozenset(found) for number, found in self.lists.items() if found}
 
     def put_tables(self, tables: Mapping[int, bytes]) -> None:
         self.batches.append(len(tables))
@@ -189,6 +200,64 @@ def test_tables_are_swapped_in_one_batch(maps: MemoryMaps, clock: Clock) -> None
     reconciler(maps, MemoryAttacher(), clock).sync(both, whole=True)
     assert maps.batches == [2]
     assert b"" in maps.tables.values()
+
+
+def with_pool(wanted: Desired, pool: Pool) -> Desired:
+    return msgspec.structs.replace(wanted, pools={POOL: pool})
+
+
+def test_table_in_turn_has_the_backends_again_and_again(maps: MemoryMaps, clock: Clock) -> None:
+    keys = tuple(BackendKey(task, VNI) for task in "abc")
+    wanted = with_pool(desired("a", "b", "c"), Pool(POOL, keys, in_turn=True))
+    r = reconciler(maps, MemoryAttacher(), clock)
+    r.sync(wanted, whole=True)
+    ids = [r.ids.backends.ids[key] for key in keys]
+    slots = np.frombuffer(maps.tables[1], dtype=np.uint32).tolist()
+    assert slots == (ids * maps.maglev_size)[: maps.maglev_size]
+
+
+@pytest.mark.parametrize("in_turn", [True, False])
+def test_table_holds_only_the_preferred(maps: MemoryMaps, clock: Clock, in_turn: bool) -> None:
+    keys = tuple(BackendKey(task, VNI) for task in "abc")
+    wanted = with_pool(desired("a", "b", "c"), Pool(POOL, keys, keys[1:2], in_turn))
+    r = reconciler(maps, MemoryAttacher(), clock)
+    r.sync(wanted, whole=True)
+    assert set(np.frombuffer(maps.tables[1], dtype=np.uint32)) == {r.ids.backends.ids[keys[1]]}
+    assert maps.stored_pools == {1: (POOL, 1)}
+
+
+@pytest.mark.parametrize("in_turn", [True, False])
+def test_nobody_in_turn_is_no_table(maps: MemoryMaps, clock: Clock, in_turn: bool) -> None:
+    wanted = with_pool(desired("a"), Pool(POOL, in_turn=in_turn))
+    reconciler(maps, MemoryAttacher(), clock).sync(wanted, whole=True)
+    assert maps.tables == {1: b""}
+
+
+def allowing(*networks: str) -> Desired:
+    return msgspec.structs.replace(desired("a"), allowed={POOL: frozenset(networks)})
+
+
+def test_list_of_allowed_clients(maps: MemoryMaps, clock: Clock) -> None:
+    r = reconciler(maps, MemoryAttacher(), clock)
+    r.sync(allowing("10.0.0.0/8", "192.0.2.0/24"), whole=True)
+    assert maps.lists == {1: {"10.0.0.0/8", "192.0.2.0/24"}}
+    r.sync(allowing("10.0.0.0/8", "198.51.100.7/32"), whole=True)
+    assert maps.lists == {1: {"10.0.0.0/8", "198.51.100.7/32"}}
+    r.sync(allowing(), whole=True)
+    assert maps.allowed() == {}
+    assert r.sync(allowing(), whole=True) == 0
+    r.sync(allowing("10.0.0.0/8"), whole=True)
+    r.sync(desired("a"), whole=True)
+    assert maps.allowed() == {}
+
+
+def test_restarted_agent_takes_networks_off_a_list(maps: MemoryMaps, clock: Clock) -> None:
+    reconciler(maps, MemoryAttacher(), clock).sync(allowing("10.0.0.0/8", "::/0"), whole=True)
+    maps.lists[7] = {"192.0.2.0/24"}  # of a pool that is no more
+    again = reconciler(maps, MemoryAttacher(), clock)
+    again.adopt()
+    again.sync(allowing("10.0.0.0/8"), whole=True)
+    assert maps.allowed() == {1: {"10.0.0.0/8"}}
 
 
 def test_restarted_agent_gives_the_same_ids(maps: MemoryMaps, clock: Clock) -> None:

@@ -33,6 +33,7 @@ from ebpfmesh.status import (
     MapStatus,
     NodeStatus,
     NoteStatus,
+    PolicyStatus,
     ServiceStatus,
     Status,
     Traffic,
@@ -313,6 +314,23 @@ def test_a_name_that_is_not_one_service(agent: FakeAgent, name: str, message: st
     code, out, err = invoke("service", "inspect", name)
     assert (code, out) == (1, "")
     assert message in err
+
+
+def test_a_service_is_shown_with_its_policy(agent: FakeAgent) -> None:
+    policy = PolicyStatus("rr", "client-ip", "local", ("10.0.0.0/8", "192.0.2.1/32"))
+    says(agent, services=(a_service("echo", "demo", policy=policy, chosen=1),))
+    shown = invoke("service", "inspect", "echo")[1]
+    allow = "allow=10.0.0.0/8,192.0.2.1/32"
+    assert f"scheduler=rr  affinity=client-ip  prefer=local  {allow}\n" in shown
+    assert "2/2 get new flows, from this node 1" in shown
+
+
+@pytest.mark.parametrize(
+    ("allow", "shown"), [(None, "scheduler=maglev\n"), ((), "scheduler=maglev  allow=nobody\n")]
+)
+def test_who_is_allowed(agent: FakeAgent, allow: tuple[str, ...] | None, shown: str) -> None:
+    says(agent, services=(a_service("echo", "demo", policy=PolicyStatus(allow=allow)),))
+    assert shown in invoke("service", "inspect", "echo")[1]
 
 
 def test_a_node_without_services(agent: FakeAgent) -> None:

@@ -27,6 +27,7 @@ from ebpfmesh.model import (
     PoolKey,
     Port,
     Protocol,
+    Scheduler,
     Service,
     Task,
 )
@@ -304,6 +305,120 @@ def test_nothing_known_is_nothing_desired() -> None:
     desired = desired_state(MeshState(), local_of())
     assert (desired.frontends, desired.pools, desired.backends) == ({}, {}, {})
     assert notes(MeshState(), local_of()) == ()
+
+
+def labelled(**labels: str) -> Service:
+    named = {f"ebpfmesh.{name}": value.replace("_", "-") for name, value in labels.items()}
+    return msgspec.structs.replace(WEB, labels=named)
+
+
+@pytest.mark.parametrize(
+    ("name", "scheduler"),
+    [
+        ("maglev", Scheduler.MAGLEV),
+        ("random", Scheduler.RANDOM),
+        ("rr", Scheduler.RR),
+        ("least-conn", Scheduler.LEAST_CONN),
+    ],
+)
+def test_scheduler_goes_to_every_frontend_and_pool(name: str, scheduler: Scheduler) -> None:
+    service = labelled(scheduler=name)
+    desired = desired_state(mesh_of(task(3, "n1"), task(4, "n2"), services=(service,)), LOCAL)
+    balanced = [f for f in desired.frontends.values() if f.kind is not FrontendKind.DIRECT]
+    assert [f.scheduler for f in balanced] == [scheduler] * 3
+    in_turn = scheduler is not Scheduler.MAGLEV
+    assert [pool.in_turn for pool in desired.pools.values()] == [in_turn] * 2
+
+
+def test_affinity_goes_to_every_frontend() -> None:
+    desired = desired_state(mesh_of(services=(labelled(affinity="client-ip"),)), LOCAL)
+    assert [f.affinity for f in desired.frontends.values()] == [True] * 3
+    assert not any(pool.in_turn for pool in desired.pools.values())
+
+
+def test_allowed_clients_are_those_of_published_ports_alone() -> None:
+    desired = desired_state(mesh_of(services=(labelled(allow="10.0.0.0/8,192.0.2.1"),)), LOCAL)
+    assert desired.allowed == {ON_INGRESS: frozenset({"10.0.0.0/8", "192.0.2.1/32"})}
+    restricted = {f.kind: f.restricted for f in desired.frontends.values()}
+    assert restricted == {FrontendKind.PORT: True, FrontendKind.VIP: False}
+
+
+@pytest.mark.parametrize("value", ["", "nonsense", "10.0.0.0/99"])
+def test_a_list_that_cannot_be_read_lets_nobody_in(value: str) -> None:
+    mesh = mesh_of(services=(labelled(allow=value),))
+    desired = desired_state(mesh, LOCAL)
+    assert desired.allowed == {ON_INGRESS: frozenset()}
+    assert desired.frontends[FrontendKey(0, port=8080, protocol=Protocol.TCP)].restricted
+    (note,) = notes(mesh, LOCAL)
+    assert (note.severity, note.subject) == (Severity.ERROR, "shop_web")
+    assert "nobody is let in" in note.text
+
+
+def test_without_a_label_nobody_is_kept_out() -> None:
+    desired = desired_state(MESH, LOCAL)
+    assert desired.allowed == {}
+    assert not any(f.restricted for f in desired.frontends.values())
+
+
+LOCALLY = mesh_of(
+    *(task(n, node) for n, node in ((3, "n1"), (4, "n2"), (5, "n1"), (6, "n2"))),
+    services=(labelled(prefer="local"),),
+)
+
+
+def test_local_tasks_are_preferred() -> None:
+    desired = desired_state(LOCALLY, local_of(container(3), container(5)))
+    for pool, vni in ((ON_INGRESS, 4096), (ON_NET, 4097)):
+        assert desired.pools[pool].ready == on(vni, 3, 4, 5, 6)
+        assert desired.pools[pool].chosen == on(vni, 3, 5)
+    assert desired.backends.keys() == {*on(4096, 3, 4, 5, 6), *on(4097, 3, 4, 5, 6)}
+
+
+@pytest.mark.parametrize("state", [DRAINING, GONE])
+def test_a_local_task_that_is_not_ready_is_not_preferred(state: BackendState) -> None:
+    one_left = desired_state(LOCALLY, local_of(container(3, state), container(5)))
+    assert one_left.pools[ON_NET].chosen == on(4097, 5)
+    assert one_left.pools[ON_NET].ready == on(4097, 4, 5, 6)
+    none_left = desired_state(LOCALLY, local_of(container(3, state), container(5, state)))
+    for pool, vni in ((ON_INGRESS, 4096), (ON_NET, 4097)):
+        assert none_left.pools[pool].chosen == on(vni, 4, 6)
+
+
+def test_a_local_task_without_a_way_from_outside_is_preferred_inside_only() -> None:
+    local = local_of(container(3, gateway=None), container(5, gateway=None))
+    desired = desired_state(LOCALLY, local)
+    assert desired.pools[ON_INGRESS].chosen == on(4096, 4, 6)
+    assert desired.pools[ON_NET].chosen == on(4097, 3, 5)
+
+
+def test_preference_is_each_nodes_own() -> None:
+    elsewhere = msgspec.structs.replace(local_of(), node_id="n3", vtep="192.0.2.13")
+    assert desired_state(LOCALLY, elsewhere).pools[ON_NET].chosen == on(4097, 3, 4, 5, 6)
+
+
+def test_without_a_label_no_task_is_preferred() -> None:
+    assert desired_state(MESH, LOCAL).pools[ON_NET].chosen == on(4097, 3, 4)
+
+
+def test_labels_that_are_wrong_are_noted_and_the_others_kept() -> None:
+    service = labelled(scheduler="fastest", prefer="local", weigth="2")
+    mesh = mesh_of(task(3, "n1"), task(4, "n2"), services=(service,))
+    found = notes(mesh, LOCAL)
+    assert [(note.severity, note.subject) for note in found] == [(Severity.ERROR, "shop_web")] * 2
+    assert "ebpfmesh.scheduler" in found[0].text
+    assert "ebpfmesh.weigth" in found[1].text
+    desired = desired_state(mesh, LOCAL)
+    assert desired.pools[ON_NET].chosen == on(4097, 3)
+    assert not desired.pools[ON_NET].in_turn
+
+
+def test_a_list_that_nobody_enforces_is_noted() -> None:
+    encrypted = msgspec.structs.replace(INGRESS, encrypted=True)
+    mesh = mesh_of(
+        services=(labelled(allow="10.0.0.0/8"),), networks={"net0": encrypted, "net1": NET}
+    )
+    errors = [note for note in notes(mesh, LOCAL) if note.severity is Severity.ERROR]
+    assert ["not enforced" in note.text for note in errors] == [True]
 
 
 @given(st.permutations([task(n, "n1" if n % 2 else "n2") for n in range(3, 13)]))

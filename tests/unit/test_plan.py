@@ -21,6 +21,7 @@ from ebpfmesh.model import (
     Pool,
     PoolKey,
     Protocol,
+    Scheduler,
 )
 from ebpfmesh.plan import Actual, Operation, applied, laid_over, plan
 
@@ -29,10 +30,12 @@ ORDER = [
     ops.PutBackend,
     ops.PutTable,
     ops.PutPool,
+    ops.PutAllowed,
     ops.PutFrontend,
     ops.PutAddress,
     ops.Attach,
     ops.DelFrontend,
+    ops.DelAllowed,
     ops.DelPool,
     ops.RetireBackend,
     ops.FreeBackend,
@@ -92,6 +95,12 @@ frontends = st.builds(
     st.sampled_from(FrontendKind),
     st.none() | pool_keys,
     st.integers(0, 2),
+    st.sampled_from(Scheduler),
+    st.booleans(),
+    st.booleans(),
+)
+allowed = st.dictionaries(
+    pool_keys, st.frozensets(st.sampled_from(["10.0.0.0/8", "192.0.2.0/24"])), max_size=2
 )
 
 
@@ -104,9 +113,13 @@ def desired_states(draw: st.DrawFn) -> Desired:
         if b.state is BackendState.READY and draw(st.booleans()):
             names = pools[b.pool].ready if b.pool in pools else ()
             pools[b.pool] = Pool(b.pool, tuple(sorted({*names, b.key})))
+    for key, pool in pools.items():
+        preferred = tuple(name for name in pool.ready if draw(st.booleans()))
+        pools[key] = Pool(key, pool.ready, preferred, draw(st.booleans()))
     return Desired(
         frontends={f.key: f for f in draw(st.lists(frontends, max_size=4))},
         pools=pools,
+        allowed=draw(allowed),
         backends=known,
         nodes=draw(st.frozensets(st.sampled_from(["192.0.2.11", "192.0.2.12"]))),
         addresses=draw(st.frozensets(addresses)),
@@ -122,7 +135,7 @@ def shuffled(desired: Desired) -> Desired:
     """The same, entered in the opposite order."""
     turned = {
         name: dict(reversed(getattr(desired, name).items()))
-        for name in ("frontends", "pools", "backends")
+        for name in ("frontends", "pools", "allowed", "backends")
     }
     return msgspec.structs.replace(desired, **turned)
 
@@ -175,7 +188,7 @@ def test_a_partial_snapshot_removes_nothing(first: Desired, second: Desired) -> 
     steps = plan(second, before, whole=False, rested=before.backends.keys())
     after = applied(before, steps)
     assert not any(isinstance(step, ops.REMOVALS) for step in steps)
-    for name in ("frontends", "pools", "backends"):
+    for name in ("frontends", "pools", "allowed", "backends"):
         assert getattr(after, name).keys() >= getattr(before, name).keys()
     for name in ("nodes", "addresses", "attachments"):
         assert getattr(after, name) >= getattr(before, name)
@@ -264,6 +277,34 @@ def test_a_pool_that_keeps_its_size_is_not_named_again() -> None:
         ops.PutTable(POOL, (B,)),
         ops.RetireBackend(A),
     )
+
+
+def test_a_table_is_made_of_the_preferred_and_named_by_their_number() -> None:
+    pool = Pool(POOL, (A, B, C), (B,), in_turn=True)
+    desired = Desired(pools={POOL: pool}, backends={key: backend(key) for key in (A, B, C)})
+    steps = plan(desired, Actual())
+    assert steps[3:] == (ops.PutTable(POOL, (A, B, C), (B,), in_turn=True), ops.PutPool(POOL, 1))
+    assert reached(desired).pools == {POOL: pool}
+
+
+def test_a_table_of_another_kind_is_put_again() -> None:
+    before = reached(one_pool(backend(A)))
+    in_turn = msgspec.structs.replace(
+        one_pool(backend(A)), pools={POOL: Pool(POOL, (A,), in_turn=True)}
+    )
+    assert plan(in_turn, before) == (ops.PutTable(POOL, (A,), in_turn=True),)
+
+
+def test_a_list_is_there_before_the_frontend_that_asks_for_it_and_goes_after_it() -> None:
+    key = FrontendKey(0, port=8080, protocol=Protocol.TCP)
+    frontend = Frontend(key, FrontendKind.PORT, POOL, 80, restricted=True)
+    networks = frozenset({"10.0.0.0/8"})
+    closed = Desired(frontends={key: frontend}, allowed={POOL: networks})
+    opened = Desired(frontends={key: msgspec.structs.replace(frontend, restricted=False)})
+    steps = plan(closed, Actual())
+    assert steps == (ops.PutAllowed(POOL, networks), ops.PutFrontend(frontend))
+    steps = plan(opened, reached(closed))
+    assert steps == (ops.PutFrontend(opened.frontends[key]), ops.DelAllowed(POOL))
 
 
 def test_a_link_that_was_renamed_keeps_its_programs() -> None:
