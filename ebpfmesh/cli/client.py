@@ -5,16 +5,14 @@ from __future__ import annotations
 
 import http.client
 import os
-import socket
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
+from ebpfmesh import unix_http
 from ebpfmesh.config import load, settings
 from ebpfmesh.status import STATUS_VERSION, FlowStatus, Status
-
-_TIMEOUT_S = 10.0
 
 T = TypeVar("T")
 
@@ -52,13 +50,10 @@ def answers(path: Path) -> bool:
     return True
 
 
-def get(path: Path, target: str, timeout_s: float = _TIMEOUT_S) -> bytes:
+def get(path: Path, target: str, timeout_s: float = unix_http.TIMEOUT_S) -> bytes:
     """The body of an answer. Raises `NoAgent` or `AgentError`."""
-    connection = _UnixConnection(path, timeout_s)
     try:
-        connection.request("GET", target)
-        response = connection.getresponse()
-        body = response.read()
+        status, body = unix_http.get(path, target, timeout_s)
     except PermissionError as error:
         raise NoAgent(f"no right to ask the agent on {path}: run this as root") from error
     except TimeoutError as error:
@@ -68,22 +63,9 @@ def get(path: Path, target: str, timeout_s: float = _TIMEOUT_S) -> bytes:
             f"no agent answers on {path} ({_cause(error)}): start one with `ebpfmesh agent`, "
             "or name its socket with --socket; one that waits for Docker says so in its log"
         ) from error
-    finally:
-        connection.close()
-    if response.status != http.HTTPStatus.OK:
-        raise AgentError(f"the agent on {path} answers {response.status}: its log says why")
+    if status != http.HTTPStatus.OK:
+        raise AgentError(f"the agent on {path} answers {status}: its log says why")
     return body
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout_s: float) -> None:
-        super().__init__("localhost", timeout=timeout_s)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
 
 
 def _cause(error: Exception) -> str:

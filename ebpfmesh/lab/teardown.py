@@ -11,8 +11,8 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
+from types import TracebackType
 
 from ebpfmesh.lab import cgroup, namespaces, plan, topology
 from ebpfmesh.lab.errors import LabError
@@ -21,6 +21,8 @@ from ebpfmesh.lab.processes import boot_id, is_alive, reap, wait_until
 from ebpfmesh.lab.state import LabState, Phase, Record, drafts
 
 _KILL_TIMEOUT_S = 15
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 
 
 def down() -> bool:
@@ -103,10 +105,15 @@ def _kill(inodes: set[int]) -> set[int]:
 
 
 def _remove_files(paths: LabPaths, state: LabState) -> None:
-    """The record goes last: until then, another `down` can go on from here."""
-    roots = (paths.node(name).root for name in state.nodes)
-    for root in filter(Path.exists, roots):
-        shutil.rmtree(root)
+    """The record goes last: until then, another `down` can go on from here, or go along."""
+    for name in state.nodes:
+        shutil.rmtree(paths.node(name).root, onerror=_unless_gone)
     for file in (paths.images, *drafts(paths.record), paths.record):
         file.unlink(missing_ok=True)
-    paths.root.rmdir()
+    with suppress(FileNotFoundError):
+        paths.root.rmdir()
+
+
+def _unless_gone(_function: object, _path: str, failure: ExcInfo) -> None:
+    if not isinstance(failure[1], FileNotFoundError):
+        raise failure[1]

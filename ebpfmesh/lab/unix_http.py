@@ -1,40 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HTTP over a unix socket: how dockerd and the agent are asked."""
+"""How the lab asks dockerd and the agent."""
 
 from __future__ import annotations
 
 import http.client
-import socket
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from ebpfmesh.lab.errors import LabError
-
-_TIMEOUT_S = 10.0
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout_s: float) -> None:
-        super().__init__("localhost", timeout=timeout_s)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
-def get(path: Path, target: str, timeout_s: float = _TIMEOUT_S) -> tuple[int, bytes]:
-    """Status and body of a GET; OSError while nobody listens."""
-    connection = _UnixConnection(path, timeout_s)
-    try:
-        connection.request("GET", target)
-        response = connection.getresponse()
-        return response.status, response.read()
-    finally:
-        connection.close()
+from ebpfmesh.unix_http import get
 
 
 def answers(path: Path, target: str) -> bool:

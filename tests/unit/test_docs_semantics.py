@@ -26,7 +26,7 @@ def functions(path: Path) -> set[str]:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.split("|")[1].strip())
 def test_row_names_tests_that_exist(row: str) -> None:
     assert row.count(" | ") == 3
-    named = _NAME.findall(row.split(" | ")[-1])
+    named = _NAME.findall(row.rsplit(" | ", maxsplit=1)[-1])
     assert named
     for file, function in named:
         path = ROOT / "tests" / file
