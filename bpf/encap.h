@@ -86,11 +86,19 @@ static __always_inline bool is_wrapped(void *data, void *end)
 	       o->vxlan.vni == bpf_htonl(MESH_VNI << 8);
 }
 
+/* Another node of the Swarm. This one sends itself nothing: what bears its address is forged. */
+static __always_inline bool is_other_node(__be32 vtep)
+{
+	return vtep != NODE_VTEP && nodes.lookup(&vtep);
+}
+
 /* Reads and judges a wrapped packet; p is filled from the inner one. An ICMP packet, which only tc
- * can translate, is HANDBACK_other_protocol.
+ * can translate, is HANDBACK_other_protocol. `frame` is what there is, from the outer Ethernet
+ * header on. The entry node wraps by itself, so it is the outer source as well: answers are sent
+ * to it, and nothing wrapped shall go to an address that merely a MAC has named.
  */
-static __always_inline enum reason unwrap_check(void *data, void *end, struct packet *p,
-						struct inner *inner)
+static __always_inline enum reason unwrap_check(void *data, void *end, __u32 frame,
+						struct packet *p, struct inner *inner)
 {
 	struct outer *o = data;
 	enum reason why;
@@ -98,16 +106,18 @@ static __always_inline enum reason unwrap_check(void *data, void *end, struct pa
 	if ((void *)(o + 1) > end)
 		return DROP_bad_inner;
 	inner->outer_source = o->ip.saddr;
-	if (!nodes.lookup(&inner->outer_source))
+	if (!is_other_node(inner->outer_source))
 		return DROP_bad_outer_source;
 	if (o->inner_eth.h_proto != bpf_htons(ETH_P_IP))
 		return DROP_bad_inner;
 	__builtin_memcpy(&inner->to, o->inner_eth.h_dest + 2, 4);
 	__builtin_memcpy(&inner->entry, o->inner_eth.h_source + 2, 4);
+	if (inner->entry != inner->outer_source)
+		return DROP_bad_inner;
 	why = parse_ipv4(o + 1, end, p);
-	if (why == HANDBACK_other_protocol && p->protocol == IPPROTO_ICMP)
-		return why;
-	return why ? DROP_bad_inner : REASON_NONE;
+	if (why && (why != HANDBACK_other_protocol || p->protocol != IPPROTO_ICMP))
+		return DROP_bad_inner;
+	return length_is_true(p, frame - WRAP_LEN) ? why : DROP_bad_inner;
 }
 
 #endif

@@ -29,12 +29,16 @@ static __always_inline bool is_error_type(__u8 type)
 	       type == ICMP_PARAMETER_PROBLEM;
 }
 
-/* Reads an ICMP error about a flow; `quoted` is the packet that it quotes, as far as it goes. */
+/* Reads an ICMP error about a flow; `quoted` is the packet that it quotes, as far as it goes. The
+ * length in the IPv4 header has to be true: the tunnel's headers are made from the frame.
+ */
 static __always_inline bool icmp_error_read(struct __sk_buff *skb, const struct packet *p,
 					    struct packet *quoted)
 {
 	struct icmp_error e;
 
+	if (p->length < sizeof(struct iphdr) + sizeof(e) || p->length + ETH_HLEN > skb->len)
+		return false;
 	if (p->protocol != IPPROTO_ICMP || bpf_skb_load_bytes(skb, L4_OFFSET, &e, sizeof(e)))
 		return false;
 	if (!is_error_type(e.icmp.type) || e.ip.version != 4 || e.ip.ihl != 5 ||

@@ -34,10 +34,11 @@ static __always_inline int nic_tunnel(struct __sk_buff *skb)
 	struct packet p = {};
 	enum reason why;
 	__be32 source;
-	__u32 id = 0, *local;
+	__u32 id = 0, frame, *local;
 	bool icmp;
 
-	why = unwrap_check((void *)(long)skb->data, (void *)(long)skb->data_end, &p, &inner);
+	frame = skb->gso_segs > 1 ? ANY_LENGTH : skb->len;
+	why = unwrap_check((void *)(long)skb->data, (void *)(long)skb->data_end, frame, &p, &inner);
 	icmp = why == HANDBACK_other_protocol;
 	if (why && !icmp)
 		return leave(why, TC_ACT_SHOT);

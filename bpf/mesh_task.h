@@ -104,8 +104,11 @@ static __always_inline int task_request(struct __sk_buff *skb, const struct pack
 		return refuse_back(skb, p, why);
 	if (why == DROP_not_allowed)
 		return leave(why, TC_ACT_SHOT);
-	if (why == HANDBACK_foreign_address)
-		return leave(why, task_direct(skb, p, &key, FLOW_VIA_KERNEL));
+	if (why == HANDBACK_foreign_address) {
+		int verdict = task_direct(skb, p, &key, FLOW_VIA_KERNEL);
+
+		return verdict == TC_ACT_SHOT ? verdict : leave(why, verdict);
+	}
 	if (why)
 		return leave(why, TC_ACT_UNSPEC);
 	count_entry(choice.frontend, p->length);
@@ -136,6 +139,17 @@ static __always_inline int task_error(struct __sk_buff *skb, const struct packet
 	return send_reply(skb, &quoted, reply);
 }
 
+/* Only nodes speak VXLAN to nodes. What a container sends to that port would leave this node with
+ * the node's own address, as it is masqueraded, and the other node would take it for this one's.
+ */
+static __always_inline bool forges_tunnel(const struct packet *p)
+{
+	__be32 to = p->t.daddr;
+
+	return p->protocol == IPPROTO_UDP && p->t.dport == bpf_htons(VXLAN_PORT) &&
+	       (nodes.lookup(&to) || addresses.lookup(&to));
+}
+
 /* tc ingress of a docker_gwbridge veth: what a container sends out of its overlay networks. */
 static __always_inline int mesh_from_task(struct __sk_buff *skb)
 {
@@ -151,6 +165,8 @@ static __always_inline int mesh_from_task(struct __sk_buff *skb)
 		return task_error(skb, &p);
 	if (why)
 		return leave(why, TC_ACT_UNSPEC);
+	if (forges_tunnel(&p))
+		return leave(DROP_forged_tunnel, TC_ACT_SHOT);
 	key = flow_key_of(&p, 0);
 	reply = reply_find(&key);
 	if (reply)

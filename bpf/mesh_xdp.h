@@ -144,12 +144,13 @@ static __always_inline int xdp_return(struct xdp_md *ctx, const struct packet *p
 /* A packet of the tunnel. Without metadata it stays wrapped, and tc takes it from there. */
 static __always_inline int xdp_tunnel(struct xdp_md *ctx)
 {
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct inner inner = {};
 	struct packet p = {};
 	enum reason why;
 	__u32 *id;
 
-	why = unwrap_check((void *)(long)ctx->data, (void *)(long)ctx->data_end, &p, &inner);
+	why = unwrap_check(data, end, end - data, &p, &inner);
 	if (why == HANDBACK_other_protocol)
 		return XDP_PASS; /* tc can read it */
 	if (why)

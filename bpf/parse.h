@@ -89,6 +89,9 @@ static __always_inline enum reason parse_ipv4(void *l3, void *end, struct packet
 	return REASON_NONE;
 }
 
+/* In place of a frame's length, for what may be longer than an IPv4 header can say. */
+#define ANY_LENGTH 0x7fffffff
+
 /* Whether the length in the IPv4 header can be true: Ethernet may pad a packet, nothing may cut it.
  * `frame` is what there is, from the Ethernet header on.
  */
