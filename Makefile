@@ -62,6 +62,13 @@ unit: $(STAMP) ## Tests of pure code: no root, no kernel, no Docker
 bpf: need-root $(STAMP) ## Packets through the programs in the kernel (root)
 	$(ROOT_PYTEST) tests/bpf
 
+COUNT := 1000000
+SEED := 1
+
+.PHONY: fuzz
+fuzz: need-root $(STAMP) ## Hostile packets through every program, COUNT=1000000 SEED=1 (root)
+	PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.bpf.fuzz --count $(COUNT) --seed $(SEED)
+
 .PHONY: lab
 lab: need-root $(STAMP) ## Traffic through a real Swarm in network namespaces (root)
 	$(ROOT_PYTEST) tests/lab

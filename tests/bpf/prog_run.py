@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bpf(2), as far as the tests need it: one run of a program, and one array to put into a map.
+"""bpf(2), as far as the tests need it: runs of a program, and maps as plain bytes.
 
 A run ends where the program ends: a redirect is a verdict, no packet leaves.
 """
@@ -7,6 +7,7 @@ A run ends where the program ends: a redirect is a verdict, no packet leaves.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import struct
@@ -14,11 +15,13 @@ from dataclasses import dataclass
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280}[platform.machine()]
 _MAP_CREATE, _MAP_UPDATE_ELEM, _PROG_TEST_RUN = 0, 2, 10
+_MAP_LOOKUP_BATCH, _MAP_LOOKUP_AND_DELETE_BATCH = 24, 25
 _MAP_TYPE_ARRAY = 2
 _ROOM = 4096  # more than any program adds to a packet
 _SOURCE_OFFSET = 26  # of an IPv4 packet behind an Ethernet header
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_long]
 _U32, _U64 = ctypes.c_uint32, ctypes.c_uint64
 
 
@@ -85,6 +88,19 @@ class _MapCreate(ctypes.Structure):
 
 class _MapElement(ctypes.Structure):
     _fields_ = [("map_fd", _U32), ("pad", _U32), ("key", _U64), ("value", _U64), ("flags", _U64)]
+
+
+class _MapBatch(ctypes.Structure):
+    _fields_ = [
+        ("in_batch", _U64),
+        ("out_batch", _U64),
+        ("keys", _U64),
+        ("values", _U64),
+        ("count", _U32),
+        ("map_fd", _U32),
+        ("elem_flags", _U64),
+        ("flags", _U64),
+    ]
 
 
 @dataclass(frozen=True)
@@ -155,3 +171,83 @@ def array_of_one(value: bytes) -> int:
     attr = _MapElement(map_fd=fd, key=ctypes.addressof(key), value=ctypes.addressof(held))
     _bpf(_MAP_UPDATE_ELEM, attr)
     return fd
+
+
+class Runner:
+    """One program run again and again: buffers and attributes are made once.
+
+    `xdp` tells the kind; `ifindex` is where the packets come in.
+    """
+
+    def __init__(self, fd: int, ifindex: int, *, xdp: bool, longest: int = 2 * _ROOM) -> None:
+        self._data = ctypes.create_string_buffer(longest)
+        self._view = memoryview(self._data).cast("B")
+        self._out = ctypes.create_string_buffer(longest + _ROOM)
+        self._xdp = XdpContext(ingress_ifindex=ifindex) if xdp else None
+        self._ifindex = ifindex
+        context = self._xdp or SkbContext(ifindex=ifindex)
+        self._context = context
+        self._attr = _TestRun(prog_fd=fd, repeat=1)
+        self._attr.data_in = ctypes.addressof(self._data)
+        self._attr.data_out = ctypes.addressof(self._out)
+        self._attr.ctx_in = ctypes.addressof(context)
+        self._attr.ctx_size_in = ctypes.sizeof(context)
+        if xdp:
+            self._attr.ctx_out = self._attr.ctx_in
+            self._attr.ctx_size_out = self._attr.ctx_size_in
+        self._where, self._size = ctypes.addressof(self._attr), ctypes.sizeof(self._attr)
+
+    def run(self, packet: bytes) -> tuple[int, bytes, bytes]:
+        """Verdict, packet and metadata. Raises `OSError` for what the kernel does not run."""
+        attr, length = self._attr, len(packet)
+        self._view[:length] = packet
+        attr.data_size_in, attr.data_size_out = length, len(self._out)
+        if self._xdp is not None:
+            xdp = self._xdp
+            xdp.data = xdp.data_meta = 0
+            xdp.data_end, xdp.ingress_ifindex = length, self._ifindex
+            attr.ctx_size_out = attr.ctx_size_in
+        if _libc.syscall(_SYSCALL, _PROG_TEST_RUN, self._where, self._size) < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        out = ctypes.string_at(self._out, attr.data_size_out)
+        verdict = attr.retval if attr.retval < 1 << 31 else attr.retval - (1 << 32)
+        if self._xdp is None:
+            return verdict, out, b""
+        return verdict, out[self._xdp.data :], out[: self._xdp.data]
+
+
+class Reader:
+    """All of a map in one system call, as bytes. `leaf_size` counts every CPU's value."""
+
+    def __init__(self, fd: int, key_size: int, leaf_size: int, entries: int) -> None:
+        self._key_size, self._leaf_size, self._entries = key_size, leaf_size, entries
+        self._cursor = ctypes.create_string_buffer(max(4, key_size))
+        self._keys = ctypes.create_string_buffer(key_size * entries)
+        self._leaves = ctypes.create_string_buffer(leaf_size * entries)
+        self._attr = _MapBatch(map_fd=fd, out_batch=ctypes.addressof(self._cursor))
+        self._attr.keys = ctypes.addressof(self._keys)
+        self._attr.values = ctypes.addressof(self._leaves)
+
+    def values(self) -> bytes:
+        """The values of an array map, in order of index."""
+        self._call(_MAP_LOOKUP_BATCH)
+        return self._leaves.raw
+
+    def items(self, *, take: bool = False) -> list[tuple[bytes, bytes]]:
+        """Keys and values of a hash map; with `take` it is empty afterwards."""
+        count = self._call(_MAP_LOOKUP_AND_DELETE_BATCH if take else _MAP_LOOKUP_BATCH)
+        k, v = self._key_size, self._leaf_size
+        keys = ctypes.string_at(self._keys, count * k)
+        leaves = ctypes.string_at(self._leaves, count * v)
+        return [(keys[i * k : i * k + k], leaves[i * v : i * v + v]) for i in range(count)]
+
+    def _call(self, command: int) -> int:
+        attr = self._attr
+        attr.count = self._entries
+        where, size = ctypes.addressof(attr), ctypes.sizeof(attr)
+        # "No such entry" says that the end was reached.
+        if _libc.syscall(_SYSCALL, command, where, size) < 0 and (
+            ctypes.get_errno() != errno.ENOENT
+        ):
+            raise OSError(ctypes.get_errno(), f"bpf({command}): {os.strerror(ctypes.get_errno())}")
+        return int(attr.count)

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads packets as the tests understand the RFCs: nothing here knows how the programs do it."""
+
+from __future__ import annotations
+
+import socket
+from typing import NamedTuple
+
+from scapy.layers.sctp import crc32c
+
+from ..net import MESH_VNI, NODE_A, NODE_B, NODE_C
+
+ETHERNET = 14
+WRAP = 50  # outer IP, UDP, VXLAN, inner Ethernet
+TCP, UDP, ICMP, SCTP = 6, 17, 1, 132
+_LEAST = {TCP: 20, UDP: 8, SCTP: 12}  # bytes of the transport header
+VTEP = socket.inet_aton(NODE_A)
+OTHER_VTEPS = {socket.inet_aton(NODE_B), socket.inet_aton(NODE_C)}
+_VXLAN = bytes.fromhex("08000000") + MESH_VNI.to_bytes(3, "big") + b"\0"
+
+
+class Flow(NamedTuple):
+    """A 5-tuple as it lies in a map's key: addresses and ports as in the packet."""
+
+    tuple: bytes
+    protocol: int
+
+
+def flow_of(frame: bytes, *, fragments: bool = False) -> Flow | None:
+    """The flow of a sound TCP, UDP or SCTP packet; of a first fragment too if `fragments`."""
+    if len(frame) < ETHERNET + 28 or frame[12:15] != b"\x08\x00\x45":
+        return None
+    # More fragments to come, or not the first one.
+    if frame[20] & 0x1F or frame[21] or (frame[20] & 0x20 and not fragments):
+        return None
+    protocol = frame[23]
+    total = frame[16] << 8 | frame[17]
+    least = _LEAST.get(protocol)
+    if least is None or total < 20 + min(least, 20 if protocol == TCP else 8):
+        return None
+    if total + ETHERNET > len(frame):
+        return None
+    return Flow(frame[26:38], protocol)
+
+
+def is_tunnel(frame: bytes) -> bool:
+    """Whether it is VXLAN of the mesh's own network, whoever it is from and for."""
+    return (
+        len(frame) >= ETHERNET + WRAP
+        and frame[12:15] == b"\x08\x00\x45"
+        and not (frame[20] & 0x3F or frame[21])
+        and frame[23] == UDP
+        and frame[36:38] == b"\x12\xb5"
+        and frame[42:50] == _VXLAN
+    )
+
+
+def is_for_us(frame: bytes) -> bool:
+    """Whether a tunnel's packet is for this node."""
+    return is_tunnel(frame) and frame[30:34] == VTEP
+
+
+def inner_of(frame: bytes) -> bytes:
+    """What a wrapped packet carries, from its Ethernet header on."""
+    return frame[WRAP:]
+
+
+def adds_up(data: bytes, pseudo: int = 0) -> bool:
+    """Whether 16-bit words that contain their Internet checksum sum up to it. RFC 1071."""
+    if len(data) & 1:
+        data += b"\0"
+    # 2**16 is 1 modulo 65535: the number itself has the sum of its words.
+    return (int.from_bytes(data, "big") + pseudo) % 65535 == 0
+
+
+def sctp_checksum(segment: bytes) -> bytes:
+    """Of a packet whose own checksum is 0. RFC 9260, 6.8."""
+    return int(crc32c(segment)).to_bytes(4, "big")  # type: ignore[no-untyped-call]
+
+
+def _pseudo(frame: bytes, length: int) -> int:
+    return int.from_bytes(frame[26:34], "big") + frame[23] + length
+
+
+def checksums_hold(frame: bytes) -> bool:
+    """Of an IPv4 packet without options, the whole of it there: header and transport.
+
+    False also for what has no such checksums to speak of.
+    """
+    if len(frame) < ETHERNET + 28 or frame[12:15] != b"\x08\x00\x45":
+        return False
+    total = frame[16] << 8 | frame[17]
+    if total < 28 or ETHERNET + total > len(frame) or frame[20] & 0x3F or frame[21]:
+        return False
+    if not adds_up(frame[14:34]):
+        return False
+    return _transport_holds(frame, frame[34 : ETHERNET + total], frame[23])
+
+
+def _transport_holds(frame: bytes, segment: bytes, protocol: int) -> bool:
+    if protocol == TCP:
+        return len(segment) >= 20 and adds_up(segment, _pseudo(frame, len(segment)))
+    if protocol == UDP:
+        if int.from_bytes(segment[4:6], "big") != len(segment):
+            return False
+        return segment[6:8] == b"\0\0" or adds_up(segment, _pseudo(frame, len(segment)))
+    if protocol == ICMP:
+        return adds_up(segment)
+    if protocol == SCTP and len(segment) >= 12:
+        bare = segment[:8] + bytes(4) + segment[12:]
+        return sctp_checksum(bare) == segment[8:12]
+    return False

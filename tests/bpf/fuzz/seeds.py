@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packets that the programs understand, and a node that has something for each of them."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from itertools import product
+
+from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
+from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, IPv6
+from scapy.layers.l2 import ARP, Dot1Q, Ether
+from scapy.packet import Packet, Raw
+
+from ..net import (
+    ALICE,
+    CLIENT,
+    FROM_CLIENT,
+    HERE,
+    HERE_GATEWAY,
+    HERE_TOO_GATEWAY,
+    NODE_A,
+    NODE_A_MAC,
+    NODE_B,
+    NODE_B_MAC,
+    NODE_C,
+    PUBLISHED,
+    STRANGER,
+    TARGET,
+    THERE,
+    VIP,
+    VNI,
+    WEB_1,
+    WEB_2,
+    arp_reply,
+    arp_request,
+    echo,
+    sctp,
+    tcp,
+    udp,
+    wrapped,
+)
+from ..node import Node
+from ..world import DRAINING, GONE, READY, Service, remote
+
+# Published ports: tasks here, elsewhere, both, none, and one that has gone.
+LOCAL, REMOTE, MIXED, EMPTY, LOST = PUBLISHED, 8081, 8082, 8083, 8084
+EMPTY_VIP, OWN_VIP = "10.0.1.22", "10.0.1.23"
+PORTS = (LOCAL, REMOTE, MIXED, EMPTY, LOST)
+CLIENT_PORTS = (4000, 4001, 4002)
+UNDERLAY: tuple[str, str] = (NODE_B_MAC, NODE_A_MAC)
+BRIDGE = "02:42:00:00:00:01"
+
+_PROTOCOLS = (socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_SCTP)
+
+
+def furnish(node: Node) -> list[Service]:
+    """Frontends and backends of every kind; returns the services whose backends may change."""
+    changing = []
+    for protocol in _PROTOCOLS:
+        # An SCTP port that is not its target port may be refused: some are, some are not.
+        local = node.port(LOCAL, TARGET, protocol).backends(node.here(), node.here_too())
+        node.port(REMOTE, REMOTE, protocol).backends(remote(THERE))
+        mixed = node.port(MIXED, MIXED, protocol).backends(node.here(), remote("10.0.0.7", NODE_C))
+        node.port(EMPTY, TARGET, protocol).choose()
+        node.port(LOST, LOST, protocol).backends(node.here()).state(HERE, GONE)
+        changing += [local, mixed]
+    changing.append(node.vip(VIP, VNI).backends(WEB_1, WEB_2))
+    node.vip(EMPTY_VIP, VNI).choose()
+    node.vip(OWN_VIP, VNI).backends(ALICE)
+    return changing
+
+
+STATES = (READY, READY, DRAINING, GONE)
+
+
+def _questions(source: str, to: str, macs: tuple[str, str]) -> Iterator[Packet]:
+    for flags in ("S", "A", "PA", "FA", "R"):
+        options = [("MSS", 1460)] if flags == "S" else None
+        payload = b"GET /" if flags == "PA" else b""
+        yield tcp(source, to, flags, macs=macs, options=options, payload=payload)
+    yield udp(source, to, macs=macs)
+    yield udp(source, to, macs=macs, checksum=0, payload=b"odd")
+    yield sctp(source, to, macs=macs)
+
+
+def _answers(source: str, to: str, macs: tuple[str, str] | None = None) -> Iterator[Packet]:
+    for flags in ("SA", "A", "FA", "RA"):
+        options = [("NOP", None), ("MSS", 1460)] if flags == "SA" else None
+        yield tcp(source, to, flags, macs=macs, options=options)
+    yield udp(source, to, macs=macs)
+    yield sctp(source, to, macs=macs)
+
+
+def _tunnelled(packet: Packet, to: str, source: str = NODE_B, **fields: object) -> Packet:
+    return wrapped(packet, (source, NODE_A), (NODE_B, to), 0xC001, UNDERLAY, **fields)  # type: ignore[arg-type]
+
+
+def _published() -> Iterator[Packet]:
+    for sport, port in product(CLIENT_PORTS, PORTS):
+        source = f"{CLIENT}:{sport}"
+        yield from _questions(source, f"{NODE_A}:{port}", FROM_CLIENT)
+        for packet in _questions(source, f"{NODE_B}:{port}", UNDERLAY):
+            yield _tunnelled(packet, HERE)
+        for packet in _answers(f"{NODE_A}:{port}", source):
+            yield _tunnelled(packet, NODE_A)
+        target = TARGET if port == LOCAL else port
+        yield from _answers(f"{HERE_GATEWAY}:{target}", source, (UNDERLAY[0], BRIDGE))
+        neighbour = f"{HERE_TOO_GATEWAY}:{sport}"
+        for entry in (NODE_A, NODE_B):
+            yield from _questions(neighbour, f"{entry}:{port}", (UNDERLAY[0], BRIDGE))
+        yield from _answers(f"{HERE_GATEWAY}:{target}", neighbour, (UNDERLAY[0], BRIDGE))
+
+
+def _overlay() -> Iterator[Packet]:
+    for sport, vip in product(CLIENT_PORTS, (VIP, EMPTY_VIP, OWN_VIP, WEB_1)):
+        source = f"{ALICE}:{sport}"
+        yield from _questions(source, f"{vip}:80", FROM_CLIENT)
+        yield from _answers(f"{WEB_1}:80", source)
+        yield from _answers(f"{WEB_2}:80", source)
+        yield from _answers(f"{OWN_VIP}:{sport}", f"{ALICE}:80")
+    yield from _questions(f"{WEB_1}:4000", f"{VIP}:80", FROM_CLIENT)
+    yield echo(ALICE, VIP)
+    yield echo(ALICE, WEB_1)
+    yield echo(ALICE, VIP, reply=True)
+    yield from (arp_request(ALICE, VIP), arp_request(ALICE, WEB_1), arp_reply(WEB_1, ALICE))
+    yield Ether(dst="ff:ff:ff:ff:ff:ff") / ARP(op="who-has", psrc=VIP, pdst=VIP)
+
+
+def _errors() -> Iterator[Packet]:
+    """ICMP errors about flows that the other seeds make."""
+    about = (
+        (CLIENT, NODE_A, tcp(f"{NODE_A}:{LOCAL}", f"{CLIENT}:4000", "A")),
+        (CLIENT, NODE_A, udp(f"{NODE_A}:{REMOTE}", f"{CLIENT}:4000")),
+        (HERE_GATEWAY, CLIENT, udp(f"{CLIENT}:4000", f"{HERE_GATEWAY}:{TARGET}")),
+        (WEB_1, ALICE, udp(f"{ALICE}:4000", f"{WEB_1}:80")),
+        (ALICE, VIP, tcp(f"{VIP}:80", f"{ALICE}:4000", "A")),
+        (NODE_C, NODE_A, sctp(f"{NODE_A}:{LOCAL}", f"{CLIENT}:4000")),
+    )
+    for (source, to, quoted), kind in product(about, ((3, 4), (3, 3), (11, 0), (12, 0))):
+        error = (
+            Ether(src=FROM_CLIENT[0], dst=FROM_CLIENT[1])
+            / IP(src=source, dst=to)
+            / ICMP(type=kind[0], code=kind[1], nexthopmtu=1400 if kind == (3, 4) else 0)
+            / Raw(bytes(quoted[IP])[:36])
+        )
+        yield error
+        yield _tunnelled(error, HERE)
+
+
+def _fragments() -> Iterator[Packet]:
+    for source, to in (
+        (f"{CLIENT}:4000", f"{NODE_A}:{LOCAL}"),
+        (f"{CLIENT}:4001", f"{NODE_A}:{REMOTE}"),
+        (f"{ALICE}:4000", f"{VIP}:80"),
+        (f"{HERE_GATEWAY}:{TARGET}", f"{CLIENT}:4000"),
+    ):
+        whole = udp(source, to, macs=FROM_CLIENT, payload=bytes(range(200)))
+        for size in (64, 120):
+            yield from fragment(whole, fragsize=size)  # type: ignore[no-untyped-call]
+
+
+def _odd() -> Iterator[Packet]:
+    source, to = f"{CLIENT}:4000", f"{NODE_A}:{LOCAL}"
+    eth = Ether(src=FROM_CLIENT[0], dst=FROM_CLIENT[1])
+    yield eth / Dot1Q(vlan=5) / tcp(source, to)[IP]
+    yield eth / Dot1Q(vlan=5) / Dot1Q(vlan=6) / tcp(source, to)[IP]
+    yield eth / IPv6(src="2001:db8::64", dst="2001:db8::11") / TCP(sport=4000, dport=LOCAL)
+    yield eth / IPv6(src="2001:db8::64", dst="2001:db8::11") / UDP(sport=4000, dport=LOCAL)
+    yield eth / IPv6(src="fe80::1", dst="ff02::1") / ICMPv6ND_NS(tgt="2001:db8::11")
+    yield eth / IPv6(src="2001:db8::64", dst="2001:db8::11") / ICMPv6EchoRequest()
+    yield eth / IP(src=CLIENT, dst=NODE_A, proto=47) / Raw(bytes(40))
+    yield eth / IP(src=CLIENT, dst=NODE_A, proto=4) / tcp(source, to)[IP]
+    yield tcp(source, to, macs=FROM_CLIENT, ttl=0)
+    yield tcp(source, to, macs=FROM_CLIENT, ttl=1)
+    yield udp(f"{ALICE}:4000", f"{VIP}:80", ttl=1)
+    for port, flags in product((LOCAL, REMOTE), ("DF", 0)):
+        yield udp(source, f"{NODE_A}:{port}", macs=FROM_CLIENT, payload=bytes(1440), flags=flags)
+    answer = tcp(f"{HERE_GATEWAY}:{TARGET}", f"{CLIENT}:4001", "A", payload=bytes(1420))
+    answer[IP].flags = "DF"
+    yield answer
+    yield tcp(f"{STRANGER}:4000", f"{NODE_A}:{LOCAL}", macs=FROM_CLIENT)
+    yield udp("127.0.0.1:4000", f"{NODE_A}:{LOCAL}", macs=FROM_CLIENT)
+    yield udp(f"{NODE_A}:4000", f"{NODE_A}:{LOCAL}", macs=FROM_CLIENT)
+    yield eth / ARP(op="who-has", psrc=CLIENT, pdst=NODE_A)
+
+
+def _tunnels() -> Iterator[Packet]:
+    """Wrapped twice, by strangers, for others, with other networks' identifiers."""
+    inside = tcp(f"{CLIENT}:4000", f"{NODE_B}:{LOCAL}")
+    once = _tunnelled(inside, HERE)
+    yield _tunnelled(once, HERE)
+    yield _tunnelled(_tunnelled(once, NODE_A), NODE_A)
+    for source in (NODE_C, NODE_A, STRANGER, "127.0.0.1", HERE_GATEWAY):
+        yield _tunnelled(inside, HERE, source=source)
+    yield _tunnelled(inside, THERE)
+    yield _tunnelled(inside, NODE_B)
+    yield _tunnelled(inside, "255.255.255.255")
+    yield _tunnelled(inside, HERE, vni=VNI)
+    yield wrapped(inside, (HERE_GATEWAY, NODE_B), (NODE_A, THERE), 0xC001, (UNDERLAY[0], BRIDGE))
+    yield wrapped(inside, (ALICE, VIP), (NODE_A, THERE), 0xC001)
+
+
+def seeds() -> list[bytes]:
+    """All of them, always in the same order."""
+    groups = (_published, _overlay, _errors, _fragments, _odd, _tunnels)
+    return [bytes(packet) for group in groups for packet in group()]
