@@ -21,7 +21,7 @@ ROOT_PYTEST := PYTHONDONTWRITEBYTECODE=1 $(BIN)/pytest -p no:cacheprovider
 
 .PHONY: help
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: setup
 setup: packages $(STAMP) ## Debian packages (needs root if any is missing) and .venv
@@ -72,6 +72,13 @@ fuzz: need-root $(STAMP) ## Hostile packets through every program, COUNT=1000000
 .PHONY: lab
 lab: need-root $(STAMP) ## Traffic through a real Swarm in network namespaces (root)
 	$(ROOT_PYTEST) tests/lab
+
+# KERNEL=6.1 tests on that one only; ONLY=load loads the programs, and leaves the tests out.
+.PHONY: test-kernels
+test-kernels: need-root $(STAMP) ## The BPF tests on Debian's kernels, in QEMU (root; slow)
+	@scripts/setup-kernels.sh
+	PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.kernels $(addprefix --kernel=,$(KERNEL)) \
+		$(if $(filter load,$(ONLY)),--load-only) $(addprefix --mirror=,$(MIRROR))
 
 .PHONY: need-root
 need-root:

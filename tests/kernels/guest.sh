@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=sh
+# The first process of the guest: measures the programs, runs the tests, hands the results over.
+#
+# /dev/vdb holds the sources (a tar), /dev/vdc is where the results go (another). TESTS, in
+# /work/guest.env, are arguments for pytest; none when empty.
+
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
+export PYTHONPATH=/work:/opt/site PYTHONDONTWRITEBYTECODE=1
+
+mount -t tmpfs tmpfs /tmp
+mount -t tmpfs tmpfs /run
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t bpf bpf /sys/fs/bpf
+ip link set lo up
+
+cd /work || exit
+mkdir -p results
+TESTS=
+. ./guest.env
+uname -r >results/kernel
+echo 1 >/proc/sys/kernel/printk
+
+say() {
+	echo "guest: $*, up $(cut -d . -f 1 /proc/uptime) s"
+}
+
+say "$(uname -r), $(python3 --version)"
+python3 -m tests.kernels.measure results/programs.json
+say "programs loaded"
+if [ -n "$TESTS" ]; then
+	# Emulated, everything takes twenty times as long.
+	# shellcheck disable=SC2086
+	python3 -m pytest -p no:cacheprovider --timeout 1800 --durations 15 \
+		--junitxml results/tests.xml $TESTS
+fi
+
+tar -cf /dev/vdc -C results .
+sync
+echo o >/proc/sysrq-trigger
+sleep 60

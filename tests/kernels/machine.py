@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boots a guest with the sources of this checkout, and takes its results."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from .image import Image
+from .tool import Failed, bound
+
+_SOURCES = ("bpf", "ebpfmesh", "tests", "pyproject.toml")
+_RESULTS_SIZE = 16 << 20
+_GUEST_MEMORY_MIB = 3072
+_GUEST_CPUS = 2
+
+# The package asks for its version, which an installed one has in such a file.
+_METADATA = ("ebpfmesh-0.dist-info/METADATA", "Metadata-Version: 2.1\nName: ebpfmesh\nVersion: 0\n")
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the guest wrote, by name, and how long it ran."""
+
+    files: dict[str, str]
+    seconds: float
+
+
+def _no_caches(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if "__pycache__" in member.name else member
+
+
+def _add_text(archive: tarfile.TarFile, name: str, text: str) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(text.encode())
+    archive.addfile(member, io.BytesIO(text.encode()))
+
+
+def pack(checkout: Path, tests: str, target: Path) -> None:
+    """Writes the disk of sources: what the guest needs of the checkout, and what it shall do."""
+    with tarfile.open(target, "w") as archive:
+        for name in _SOURCES:
+            archive.add(checkout / name, name, filter=_no_caches)
+        _add_text(archive, *_METADATA)
+        _add_text(archive, "guest.env", f"TESTS='{tests}'\n")
+
+
+def _command(image: Image, sources: Path, results: Path, console: Path) -> list[str]:
+    def drive(path: Path, options: str) -> list[str]:
+        return ["-drive", f"file={path},format=raw,if=virtio,{options}"]
+
+    return [
+        "qemu-system-x86_64",
+        *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
+        # Emulation serves everywhere, and does the same everywhere: not every KVM can do what
+        # this needs, least of all one inside a virtual machine.
+        *("-accel", "tcg,thread=multi", "-cpu", "max,la57=off"),
+        *("-smp", str(_GUEST_CPUS), "-m", str(_GUEST_MEMORY_MIB)),
+        *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
+        "-append",
+        "console=ttyS0 root=/dev/vda rw init=/sbin/guest-init quiet panic=-1 mitigations=off",
+        *drive(image.disk, "snapshot=on"),
+        *drive(sources, "readonly=on"),
+        *drive(results, "cache=unsafe"),
+        *("-chardev", f"stdio,id=console,signal=off,logfile={console}"),
+        *("-serial", "chardev:console"),
+    ]
+
+
+def run_guest(image: Image, checkout: Path, tests: str, work: Path, timeout_s: float) -> Results:
+    """Boots, waits until the guest turns itself off, and returns what it wrote.
+
+    `tests` are arguments for pytest, none for no tests. The guest's disk stays as it is. Raises
+    `Failed` if it takes too long or leaves no results.
+    """
+    sources, results, console = work / "sources.tar", work / "results.tar", work / "console"
+    pack(checkout, tests, sources)
+    with results.open("wb") as file:
+        file.truncate(_RESULTS_SIZE)
+    started = time.monotonic()
+    command = bound(_command(image, sources, results, console))
+    try:
+        subprocess.run(command, stdin=subprocess.DEVNULL, timeout=timeout_s, check=True)
+    except subprocess.TimeoutExpired:
+        raise Failed(f"the guest did not finish within {timeout_s:.0f} s") from None
+    except subprocess.CalledProcessError as error:
+        raise Failed(f"QEMU ended with {error.returncode}") from None
+    return Results(_unpack(results), time.monotonic() - started)
+
+
+def _unpack(path: Path) -> dict[str, str]:
+    files = {}
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                content = archive.extractfile(member)
+                if content is not None:
+                    files[Path(member.name).name] = content.read().decode()
+    except tarfile.TarError:
+        raise Failed("the guest left no results: see its console above") from None
+    return files
