@@ -74,13 +74,26 @@ static __always_inline struct flow *deliver_known(const struct packet *p, struct
 	return flow;
 }
 
-/* The client's packets come another way than before: so shall the answers go. */
+/* Says by which NIC answers leave, if they leave here: not into a container, nor the tunnel. */
+static __always_inline void deliver_way_back(struct __sk_buff *skb, const struct packet *p,
+					     struct flow *new)
+{
+	if (!(new->flags & FLOW_FROM_TASK) && (!new->entry || RETURN_DSR))
+		new->ifindex = way_back(skb, p);
+}
+
+/* The client's packets come another way than before, or routes have changed: so shall the answers
+ * go.
+ */
 static __always_inline void deliver_turn(const struct flow_key *key, struct flow *flow,
 					 const struct flow *new)
 {
 	struct flow_key other = twin_key(key, &flow->to);
-	struct flow *reply = kept_under(&other, TO_CLIENT, flow->flags);
+	struct flow *reply;
 
+	if (flow->entry == new->entry && flow->ifindex == new->ifindex)
+		return;
+	reply = kept_under(&other, TO_CLIENT, flow->flags);
 	flow->entry = new->entry;
 	flow->ifindex = new->ifindex;
 	if (!reply)
@@ -101,7 +114,7 @@ static __always_inline int deliver_refusal(struct __sk_buff *skb, const struct p
 	if (!entry)
 		return leave(why, bpf_redirect(ifindex, 0));
 	if (RETURN_DSR)
-		return leave(why, send_out(NIC_IFINDEX));
+		return leave(why, send_out(new->ifindex));
 	return leave(why, tc_send_wrapped(skb, entry, entry, NODE_VTEP, flow_hash(p)));
 }
 
@@ -112,13 +125,19 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 	struct flow_key key = flow_key_of(p, 0);
 	struct flow *flow = deliver_known(p, &key);
 	enum reason why;
+	__u64 seen_ns;
 
 	if (flow) {
-		if (flow->entry != new->entry)
-			deliver_turn(&key, flow, new);
+		seen_ns = flow->seen_ns;
 		flow = flow_track(p, &key, flow, TO_BACKEND);
+		/* Routes are asked as rarely as the record is renewed. */
+		if (flow->entry != new->entry || flow->seen_ns != seen_ns) {
+			deliver_way_back(skb, p, new);
+			deliver_turn(&key, flow, new);
+		}
 		return deliver_flow(skb, p, flow);
 	}
+	deliver_way_back(skb, p, new);
 	why = deliver_open(p, &key, id, new);
 	if (why == DROP_backend_gone)
 		return deliver_refusal(skb, p, new, why);

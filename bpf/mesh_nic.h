@@ -22,6 +22,8 @@ static __always_inline int forward_return(struct __sk_buff *skb, const struct pa
 	fib.ipv4_src = p->t.saddr;
 	fib.ifindex = skb->ifindex;
 	found = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	if (found == BPF_FIB_LKUP_RET_FRAG_NEEDED)
+		return leave(DROP_too_big, TC_ACT_SHOT);
 	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return leave(DROP_bad_inner, TC_ACT_SHOT);
 	return send_out(fib.ifindex);
@@ -152,7 +154,10 @@ static __always_inline int mesh_nic(struct __sk_buff *skb)
 		return leave(HANDBACK_vlan, TC_ACT_UNSPEC);
 	if (!tagged && pull_headers(skb))
 		return leave(HANDBACK_truncated, TC_ACT_UNSPEC);
-	if (!tagged && is_wrapped((void *)(long)skb->data, (void *)(long)skb->data_end))
+	/* The tunnel ends at the NIC with the data-path address: nobody may forge a node elsewhere.
+	 */
+	if (!tagged && skb->ifindex == NIC_IFINDEX &&
+	    is_wrapped((void *)(long)skb->data, (void *)(long)skb->data_end))
 		return nic_tunnel(skb);
 	why = parse_skb(skb, &p);
 	if (why == HANDBACK_other_protocol)

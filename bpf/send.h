@@ -20,6 +20,25 @@ static __always_inline int send_out(__u32 ifindex)
 	return redirect_neigh(ifindex, NULL, 0, 0);
 }
 
+/* The NIC by which the answers to this packet leave: as the kernel would route them, from the
+ * address that was asked. Where it knows no way, that by which the packet came.
+ */
+static __always_inline __u32 way_back(struct __sk_buff *skb, const struct packet *p)
+{
+	struct bpf_fib_lookup fib = { .family = AF_INET, .ipv4_dst = p->t.saddr };
+	__u32 ifindex = skb->ifindex;
+	int found;
+
+	fib.ipv4_src = p->t.daddr;
+	fib.ifindex = ifindex;
+	found = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	/* A packet that is too big for that way says nothing of its answers. */
+	if (found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH ||
+	    found == BPF_FIB_LKUP_RET_FRAG_NEEDED)
+		return fib.ifindex;
+	return ifindex;
+}
+
 /* Wraps the packet and sends it to another node. */
 static __always_inline int tc_send_wrapped(struct __sk_buff *skb, __be32 vtep, __be32 to,
 					   __be32 entry, __u32 hash)

@@ -145,7 +145,7 @@ struct flow {
 	__u32 backend;
 	__u32 frontend;
 	__be32 entry;  /* VTEP of the entry node, 0 if that is this node */
-	__u32 ifindex; /* where the client's packets come in */
+	__u32 ifindex; /* where answers leave; for FLOW_FROM_TASK the client's veth */
 	__u8 mac[6];   /* of the client, for FLOW_FROM_TASK */
 	__u16 flags;
 };

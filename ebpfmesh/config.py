@@ -44,6 +44,13 @@ NameOrAuto = Annotated[
     str,
     Meta(pattern=r"^[^\s/]{0,15}\Z", extra={"allowed": "the name of a link, or empty for auto"}),
 ]
+NamesOrAuto = Annotated[
+    str,
+    Meta(
+        pattern=r"^([^\s/,]{1,15}(,[^\s/,]{1,15})*)?\Z",
+        extra={"allowed": "names of links or globs with commas between them, or empty for auto"},
+    ),
+]
 AddressOrAuto = Annotated[
     str,
     Meta(
@@ -80,6 +87,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     device: Annotated[
         NameOrAuto,
         Meta(description="The link to the other nodes; auto: the one with the data-path address."),
+    ] = ""
+    interfaces: Annotated[
+        NamesOrAuto,
+        Meta(
+            description="The links where clients come in: names or globs, with commas between "
+            "them; auto: every NIC that has an IPv4 address. The link to the other nodes always is "
+            "among them."
+        ),
     ] = ""
     xdp: Annotated[
         Literal["auto", "native", "generic", "off"],

@@ -100,6 +100,24 @@ def _agent(status: Status) -> Iterator[Metric]:
         (),
         {(): status.datapath.programs},
     )
+    yield _gauge(
+        "ebpfmesh_nic",
+        "Always 1; where clients come in, and the mode of XDP there.",
+        ("device", "xdp"),
+        {(nic.name, nic.xdp): 1 for nic in status.datapath.nics},
+    )
+    yield _gauge(
+        "ebpfmesh_takeover_seconds_left",
+        "For how long connections that are not known are left to the kernel.",
+        (),
+        {(): status.datapath.takeover_left_s},
+    )
+    yield _gauge(
+        "ebpfmesh_giving_back",
+        "1 while new flows are left to the kernel.",
+        (),
+        {(): status.datapath.mode == "giving_back"},
+    )
     yield _counter("ebpfmesh_syncs", "Times the maps were brought in step.", (), {(): status.syncs})
     yield _counter("ebpfmesh_sync_errors", "Times that this failed.", (), {(): status.sync_errors})
 

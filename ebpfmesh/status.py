@@ -33,8 +33,19 @@ class NodeStatus(Frozen, frozen=True, omit_defaults=False):
     engine_version: str
 
 
+class NicStatus(Frozen, frozen=True, omit_defaults=False):
+    """A link by which clients come in; `xdp` is native, generic or off (then tc does all)."""
+
+    name: str
+    xdp: str
+
+
 class DatapathStatus(Frozen, frozen=True, omit_defaults=False):
-    """`xdp` is native, generic or off; `programs` counts the places that have ours."""
+    """`xdp` is native, generic or off; `programs` counts the places that have ours.
+
+    `device` leads to the other nodes and is one of the `nics`. `mode` is serving or giving_back,
+    since `mode_age_s`; for `takeover_left_s` unknown connections are the kernel's.
+    """
 
     device: str
     xdp: str
@@ -43,6 +54,10 @@ class DatapathStatus(Frozen, frozen=True, omit_defaults=False):
     maglev_size: int
     layout: int
     mesh_vni: int
+    nics: tuple[NicStatus, ...] = ()
+    mode: str = "serving"
+    mode_age_s: float = 0.0
+    takeover_left_s: float = 0.0
 
 
 class HubStatus(Frozen, frozen=True, omit_defaults=False):

@@ -122,6 +122,9 @@ class Answers:
             problems.append("nothing is known of the Swarm yet")
         if self._keeper.error:
             problems.append(f"the maps are behind: {self._keeper.error}")
+        if self._keeper.local and not self._keeper.local.device:
+            name = self._datapath.device.name
+            problems.append(f"the link {name} to the other nodes has gone: start the agent again")
         if not datapath.programs:
             problems.append("no programs are attached")
         return tuple(problems)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from ebpfmesh.config import Config
@@ -33,15 +34,24 @@ def detach_all(config: Config) -> list[str]:
     return done
 
 
+def detach_strays(wanted: Collection[Attachment]) -> list[Attachment]:
+    """Takes off what an earlier agent, with other settings, has put on the node's other links."""
+    kept = {place.ifindex for place in wanted if not place.netns}
+    links = (link for link in look_at_host().links if link.name != "lo" and link.index not in kept)
+    places = [Attachment(role=Role.NIC, netns="", ifindex=k.index, name=k.name) for k in links]
+    return [place for place in places if detach(place)]
+
+
 def _places(config: Config) -> list[Attachment]:
     """Every link that may carry a program of ours; asked of the kernel, not remembered."""
     host = look_at_host()
-    places = [
+    places = host.gateway_attachments()
+    inner = {place.ifindex for place in places}
+    places += [
         Attachment(role=Role.NIC, netns="", ifindex=link.index, name=link.name)
         for link in host.links
-        if link.name != "lo" and not link.master
+        if link.name != "lo" and link.index not in inner
     ]
-    places += host.gateway_attachments()
     for path in overlay_paths(Path(config.netns_dir)):
         places += overlay_attachments(path)
     return places

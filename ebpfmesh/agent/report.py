@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -33,9 +34,11 @@ from ebpfmesh.status import (
     DatapathStatus,
     FrontendStatus,
     MapStatus,
+    NicStatus,
     ServiceStatus,
     Traffic,
 )
+from ebpfmesh.takeover import SECOND_NS, seconds_left
 
 
 def frontend_name(key: FrontendKey) -> str:
@@ -71,15 +74,23 @@ class MapReader:
     def datapath_status(self, return_mode: str, mesh_vni: int) -> DatapathStatus:
         """Where programs are, and in which mode XDP runs."""
         attached = self.reconciler.attached.values()
-        nic = [a for a in attached if a.attachment.role == Role.NIC]
+        nics = sorted(
+            (a for a in attached if a.attachment.role in {Role.NIC, Role.EDGE}),
+            key=lambda a: (a.attachment.role != Role.NIC, a.attachment.name),
+        )
+        told, now_ns = self.datapath.maps.run_settings(), time.monotonic_ns()
         return DatapathStatus(
             device=self.datapath.device.name,
-            xdp=str(nic[0].xdp) if nic else "off",
+            xdp=next((str(a.xdp) for a in nics if a.attachment.role == Role.NIC), "off"),
             return_mode=return_mode,
             programs=len(attached),
             maglev_size=self.datapath.maps.maglev_size,
             layout=self.datapath.layout,
             mesh_vni=mesh_vni,
+            nics=tuple(NicStatus(a.attachment.name, str(a.xdp)) for a in nics),
+            mode=told.mode.name.lower(),
+            mode_age_s=(now_ns - told.since_ns) / SECOND_NS,
+            takeover_left_s=seconds_left(told, now_ns),
         )
 
     def maps(self) -> tuple[MapStatus, ...]:

@@ -12,6 +12,7 @@ import structlog
 
 import ebpfmesh
 from ebpfmesh.agent.answers import Answers
+from ebpfmesh.agent.detach import detach_strays
 from ebpfmesh.agent.http import serve_metrics, serve_socket
 from ebpfmesh.agent.hubrole import HubRole
 from ebpfmesh.agent.keeper import Keeper
@@ -27,6 +28,7 @@ from ebpfmesh.datapath.datapath import (
     open_datapath,
 )
 from ebpfmesh.datapath.links import link_changes
+from ebpfmesh.datapath.nics import patterns
 from ebpfmesh.hub.client import HubClient
 from ebpfmesh.hub.errors import HubError
 from ebpfmesh.hub.link import HubAddress
@@ -92,7 +94,13 @@ class Agent:
     async def _prepare(self) -> None:
         """Opens the datapath and takes up the last known state."""
         config, info = self._config, self._info
-        viewer = Viewer(info.node_id, info.node_addr, config.device, Path(config.netns_dir))
+        viewer = Viewer(
+            info.node_id,
+            info.node_addr,
+            config.device,
+            Path(config.netns_dir),
+            patterns(config.interfaces),
+        )
         self._datapath, reconciler = await self._worker(self._open_datapath, viewer)
         self._store = StateStore(Path(config.state_dir) / "mesh.state")
         known = await asyncio.to_thread(self._store.load, self._certificates.identity.swarm_id)
@@ -128,6 +136,8 @@ class Agent:
         left_s = seconds_left(begin_serving(datapath, config.takeover_grace_s), time.monotonic_ns())
         if left_s:
             log.info("takeover.grace", seconds=round(left_s))
+        for stray in detach_strays(viewer.places()):
+            log.info("programs.detached", role=stray.role, link=stray.name)
         if not attach_sockets(datapath):
             log.warning("agent.no_cgroup2", effect="localhost:PORT is not balanced")
         return datapath, reconciler

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from ebpfmesh.datapath.attach import Role
 from ebpfmesh.datapath.discover import (
     Device,
     HostLinks,
@@ -17,6 +16,7 @@ from ebpfmesh.datapath.discover import (
     overlay_attachments,
     overlay_paths,
 )
+from ebpfmesh.datapath.nics import nic_attachments
 from ebpfmesh.model import Attachment, BackendState, LocalTask, LocalView
 from ebpfmesh.swarm.local import LocalContainer
 
@@ -24,39 +24,64 @@ from ebpfmesh.swarm.local import LocalContainer
 class Viewer:
     """Looks at the node. Blocks on netlink: call it in a thread, one call at a time."""
 
-    def __init__(self, node_id: str, vtep: str, device: str, netns_dir: Path) -> None:
+    def __init__(
+        self,
+        node_id: str,
+        vtep: str,
+        device: str,
+        netns_dir: Path,
+        interfaces: Sequence[str] = (),
+    ) -> None:
         self._node_id = node_id
         self._vtep = vtep
         self._device = device
         self._netns_dir = netns_dir
+        self._interfaces = interfaces
+        self._known: Device | None = None
         self._sandboxes: dict[str, Sandbox] = {}
 
     def device(self) -> Device:
-        """The link that carries VXLAN. Raises `DeviceNotFound`."""
-        return look_at_host().device(self._device, self._vtep)
+        """The link that carries VXLAN; programs are made for it. Raises `DeviceNotFound`."""
+        self._known = look_at_host().device(self._device, self._vtep)
+        return self._known
+
+    def places(self) -> frozenset[Attachment]:
+        """Where programs belong in the node's own namespace, as it is now."""
+        host = look_at_host()
+        return frozenset(self._host_attachments(host, self._device_of(host)))
 
     def look(
         self, containers: Sequence[LocalContainer], known: Mapping[str, BackendState]
     ) -> LocalView:
         """One whole look; `known` holds what events have told of tasks meanwhile."""
         host = look_at_host()
-        device = host.device(self._device, self._vtep)
+        device = self._device_of(host)
         tasks = self._tasks(containers, known, host.gateway_network())
         return LocalView(
             node_id=self._node_id,
             vtep=self._vtep,
-            device=device.name,
+            device=device.name if device else "",
             addresses=host.own_addresses(),
             tasks=tasks,
             attachments=frozenset(self._attachments(host, device)),
         )
 
-    def _attachments(self, host: HostLinks, device: Device) -> list[Attachment]:
-        found = [Attachment(role=Role.NIC, netns="", ifindex=device.index, name=device.name)]
-        found += host.gateway_attachments()
+    def _device_of(self, host: HostLinks) -> Device | None:
+        """The link that programs were made for; None while it is away.
+
+        It may be without its address for a moment: that takes nothing off.
+        """
+        return host.again(self._known) if self._known else host.device(self._device, self._vtep)
+
+    def _attachments(self, host: HostLinks, device: Device | None) -> list[Attachment]:
+        found = self._host_attachments(host, device)
         for path in overlay_paths(self._netns_dir):
             found += overlay_attachments(path)
         return found
+
+    def _host_attachments(self, host: HostLinks, device: Device | None) -> list[Attachment]:
+        found = nic_attachments(host, device, self._interfaces)
+        return found + host.gateway_attachments()
 
     def _tasks(
         self,

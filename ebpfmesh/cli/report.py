@@ -45,6 +45,7 @@ def summary(status: Status) -> list[Text]:
     lines += [
         _line("node", about),
         _line("datapath", _datapath(status.datapath)),
+        *_mode(status.datapath),
         _line("hub", _hub(status.hub)),
         _line("maps", "  ".join(_fill(each) for each in status.maps)),
         _line("dropped", _reasons(status.drops)),
@@ -62,11 +63,25 @@ def _line(heading: str, text: str) -> Text:
 
 
 def _datapath(datapath: DatapathStatus) -> str:
+    others = [nic for nic in datapath.nics if nic.name != datapath.device]
+    edges = f", tc on {' '.join(clean(nic.name) for nic in others)}" if others else ""
     return (
-        f"XDP {datapath.xdp} on {datapath.device}, {datapath.programs} places with programs, "
+        f"XDP {datapath.xdp} on {datapath.device}{edges}, "
+        f"{datapath.programs} places with programs, "
         f"return {datapath.return_mode}, table size {datapath.maglev_size}, "
         f"VNI {datapath.mesh_vni}"
     )
+
+
+def _mode(datapath: DatapathStatus) -> list[Text]:
+    """A line only where something is under way."""
+    if datapath.mode == "giving_back":
+        since = f"giving back for {span(datapath.mode_age_s)}: new flows are the kernel's"
+        return [_line("mode", since)]
+    if datapath.takeover_left_s:
+        left = f"taking over for {span(datapath.takeover_left_s)} more: unknown connections are "
+        return [_line("mode", left + "the kernel's")]
+    return []
 
 
 def _hub(hub: HubStatus) -> str:

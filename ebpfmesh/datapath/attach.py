@@ -19,9 +19,10 @@ log = structlog.get_logger(__name__)
 
 
 class Role(StrEnum):
-    """What a link is to us."""
+    """What a link is to us: `NIC` leads to the other nodes, `EDGE` is any other NIC."""
 
     NIC = "nic"
+    EDGE = "edge"
     GATEWAY = "gateway"
     OVERLAY = "overlay"
 
@@ -47,6 +48,7 @@ _GONE = frozenset({errno.ENOENT, errno.ENODEV})
 
 _HOOKS = {
     Role.NIC: {Hook.INGRESS: "nic_ingress"},
+    Role.EDGE: {Hook.INGRESS: "nic_ingress"},
     Role.GATEWAY: {Hook.INGRESS: "gateway_ingress", Hook.EGRESS: "gateway_egress"},
     Role.OVERLAY: {Hook.INGRESS: "overlay_ingress", Hook.EGRESS: "overlay_egress"},
 }
@@ -86,6 +88,8 @@ class Attacher:
         for hook, name in _HOOKS[role].items():
             links.set_filter(attachment.ifindex, hook, self._program(name, attachment.vni))
         xdp = self._attach_xdp(links, attachment.ifindex) if role is Role.NIC else XdpMode.OFF
+        if role is Role.EDGE:
+            _remove_own_xdp(links, attachment.ifindex)
         return Attached(attachment, xdp)
 
     def _program(self, name: str, vni: int) -> int:
@@ -119,6 +123,12 @@ def _held_by_another(links: Links, ifindex: int) -> bool:
     return bool(program) and program_name(program) != _XDP_PROGRAM
 
 
+def _remove_own_xdp(links: Links, ifindex: int) -> None:
+    """XDP sends on by the NIC that it is on alone: only the one to the other nodes has it."""
+    if not _held_by_another(links, ifindex):
+        links.remove_xdp(ifindex)
+
+
 def detach(attachment: Attachment) -> bool:
     """Takes our programs off one place and says whether there were any.
 
@@ -131,8 +141,8 @@ def detach(attachment: Attachment) -> bool:
                 for hook in _HOOKS[Role(attachment.role)]
                 if links.has_filter(attachment.ifindex, hook)
             ]
-            if attachment.role == Role.NIC and not _held_by_another(links, attachment.ifindex):
-                links.remove_xdp(attachment.ifindex)
+            if attachment.role in {Role.NIC, Role.EDGE}:
+                _remove_own_xdp(links, attachment.ifindex)
             for hook in hooks:
                 links.remove_filter(attachment.ifindex, hook)
             return bool(hooks)

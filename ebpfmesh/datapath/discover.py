@@ -35,7 +35,7 @@ class Device:
     mtu: int
 
 
-def _is_docker_bridge(link: Link) -> bool:
+def is_docker_bridge(link: Link) -> bool:
     """Docker names a bridge network's bridge br- and the first twelve characters of its id."""
     return link.name in {GATEWAY_BRIDGE, DEFAULT_BRIDGE} or bool(_USER_BRIDGE.match(link.name))
 
@@ -57,6 +57,13 @@ class HostLinks:
         wanted = f"no link is called {name}" if name else f"no link holds {vtep}"
         raise DeviceNotFound(f"{wanted}; set `device` to the link that carries VXLAN")
 
+    def again(self, device: Device) -> Device | None:
+        """The same link at this look, whatever addresses it has now; None if it has gone."""
+        for link in self.links:
+            if link.index == device.index:
+                return Device(link.name, link.index, link.mtu)
+        return None
+
     def own_addresses(self) -> frozenset[str]:
         """Every address but loopback, and but the link-local ones of bridges' ports."""
         own = {a.address for a in self.addresses if not a.address.startswith("127.")}
@@ -76,7 +83,7 @@ class HostLinks:
 
         Tasks answer by docker_gwbridge; containers of any bridge may ask published ports.
         """
-        bridges = {link.index for link in self.links if _is_docker_bridge(link)}
+        bridges = {link.index for link in self.links if is_docker_bridge(link)}
         return [
             Attachment(role=Role.GATEWAY, netns="", ifindex=link.index, name=link.name)
             for link in self.links

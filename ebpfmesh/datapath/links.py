@@ -19,6 +19,7 @@ _AF_INET, _AF_INET6 = 2, 10
 _RTMGRP_LINK = 1
 _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x10, 0x100
 _ETH_P_ALL = 0x0003
+_ARPHRD_ETHER = 1
 _EEXIST = errno.EEXIST
 # How the kernel says that there is no such link, queueing discipline or filter.
 _ABSENT = frozenset({errno.ENOENT, errno.EINVAL, errno.ENODEV})
@@ -50,7 +51,10 @@ _XDP_ATTACHED = {"xdp": XdpMode.NATIVE, "xdpgeneric": XdpMode.GENERIC}
 
 @dataclass(frozen=True)
 class Link:
-    """`peer` is the other end's index in its own namespace (veth), `vni` a vxlan's network."""
+    """`peer` is the other end's index in its own namespace (veth), `vni` a vxlan's network.
+
+    `ethernet` tells whether its frames have Ethernet headers (a tunnel's may have none).
+    """
 
     index: int
     name: str
@@ -60,6 +64,7 @@ class Link:
     master: int
     peer: int
     vni: int
+    ethernet: bool = True
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,7 @@ def _link(message: Any) -> Link:
         master=message.get_attr("IFLA_MASTER") or 0,
         peer=message.get_attr("IFLA_LINK") or 0,
         vni=(data.get_attr("IFLA_VXLAN_ID") or 0) if kind == "vxlan" and data else 0,
+        ethernet=message["ifi_type"] == _ARPHRD_ETHER,
     )
 
 
@@ -171,17 +177,22 @@ class Links:
             raise OSError(error.code, str(error)) from error
 
     def remove_xdp(self, index: int) -> None:
-        """Takes the XDP program off, whichever mode it is in."""
+        """Takes the XDP program off, whichever mode it is in; no such link is a success."""
         mode = self.xdp_mode(index)
-        if mode is not XdpMode.OFF:
+        if mode is XdpMode.OFF:
+            return
+        try:
             self._set_xdp(index, -1, _XDP_FLAG[mode])
+        except NetlinkError as error:
+            if error.code not in _ABSENT:
+                raise
 
     def _set_xdp(self, index: int, fd: int, flags: int) -> None:
         nla = {"attrs": [("IFLA_XDP_FD", fd), ("IFLA_XDP_FLAGS", flags)]}
         self._route.link("set", index=index, IFLA_XDP=nla)
 
     def xdp_mode(self, index: int) -> XdpMode:
-        """The mode of the XDP program that is attached, `OFF` if none is."""
+        """The mode of the XDP program that is attached, `OFF` if none is, or no such link."""
         attached = self._xdp(index, "IFLA_XDP_ATTACHED")
         return _XDP_ATTACHED.get(attached or "", XdpMode.OFF)
 
@@ -190,7 +201,12 @@ class Links:
         return self._xdp(index, "IFLA_XDP_PROG_ID") or 0
 
     def _xdp(self, index: int, attribute: str) -> Any:
-        messages = list(self._route.get_links(index))
+        try:
+            messages = list(self._route.get_links(index))
+        except NetlinkError as error:
+            if error.code not in _ABSENT:
+                raise
+            return None
         xdp = messages[0].get_attr("IFLA_XDP") if messages else None
         return xdp.get_attr(attribute) if xdp else None
 

@@ -25,7 +25,7 @@ class Node(World):
 
     def __init__(self, module: Module) -> None:
         super().__init__(module)
-        self._programs = module
+        self._programs = self.module = module
 
     def here(self) -> Task:
         """A task of this node."""
@@ -37,9 +37,15 @@ class Node(World):
     def nic_xdp(self, packet: Packet | bytes, device: str = "nic0") -> Result:
         return run_xdp(self._programs.program("nic_xdp", XDP), bytes(packet), ifindex(device))
 
-    def nic_ingress(self, packet: Packet | bytes, gso_segs: int = 0, gso_size: int = 0) -> Result:
+    def nic_ingress(
+        self,
+        packet: Packet | bytes,
+        gso_segs: int = 0,
+        gso_size: int = 0,
+        device: str = "nic0",
+    ) -> Result:
         fd = self._programs.program("nic_ingress", TC)
-        return run_skb(fd, bytes(packet), ifindex("nic0"), gso_segs, gso_size)
+        return run_skb(fd, bytes(packet), ifindex(device), gso_segs, gso_size)
 
     def gateway_ingress(self, packet: Packet | bytes, device: str = "gw0") -> Result:
         fd = self._programs.program("gateway_ingress", TC)

@@ -22,6 +22,7 @@ import ebpfmesh
 from ebpfmesh.cli import logs, text
 from ebpfmesh.cli import run as running
 from ebpfmesh.cli.app import app
+from ebpfmesh.cli.report import summary
 from ebpfmesh.config import Config, option, settings
 from ebpfmesh.status import (
     STATUS_VERSION,
@@ -31,6 +32,7 @@ from ebpfmesh.status import (
     FrontendStatus,
     HubStatus,
     MapStatus,
+    NicStatus,
     NodeStatus,
     NoteStatus,
     PolicyStatus,
@@ -480,3 +482,21 @@ def test_spans(seconds: float, shown: str) -> None:
 )
 def test_numbers(number: int, counted: str, sized: str) -> None:
     assert (text.count(number), text.size(number)) == (counted, sized)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"mode": "giving_back", "mode_age_s": 65.0}, "mode      giving back for 1m 5s: new"),
+        ({"takeover_left_s": 61.0}, "mode      taking over for 1m 1s more: unknown"),
+        (
+            {"nics": (NicStatus("eth0", "native"), NicStatus("bond0", "off"))},
+            "datapath  XDP native on eth0, tc on bond0, 9 places",
+        ),
+    ],
+)
+def test_what_is_under_way_has_a_line(changes: dict[str, Any], line: str) -> None:
+    datapath = msgspec.structs.replace(STATUS.datapath, **changes)
+    lines = [str(each) for each in summary(msgspec.structs.replace(STATUS, datapath=datapath))]
+    assert [each for each in lines if each.startswith(line)]
+    assert not [each for each in map(str, summary(STATUS)) if each.startswith("mode")]

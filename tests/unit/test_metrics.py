@@ -13,6 +13,7 @@ from ebpfmesh.status import (
     FrontendStatus,
     HubStatus,
     MapStatus,
+    NicStatus,
     NodeStatus,
     ServiceStatus,
     Status,
@@ -62,7 +63,10 @@ def a_status(*services: ServiceStatus, **changes: Any) -> Status:
     return msgspec.structs.replace(status, **changes)
 
 
-ORDER = ("service", "network", "frontend", "backend", "reason", "map", "state", "direction", "le")
+ORDER = (
+    *("service", "network", "frontend", "backend", "reason", "map", "state", "direction"),
+    *("device", "xdp", "le"),
+)
 
 
 def samples(text: bytes) -> dict[tuple[str, ...], float]:
@@ -102,6 +106,19 @@ def test_a_status_becomes_metrics() -> None:
         ("ebpfmesh_sync_errors_total",): 1,
     }
     assert expected.items() <= found.items()
+
+
+def test_nics_and_what_is_under_way() -> None:
+    datapath = msgspec.structs.replace(
+        a_status().datapath,
+        nics=(NicStatus("eth0", "native"), NicStatus("eth1", "off")),
+        mode="giving_back",
+        takeover_left_s=12.5,
+    )
+    found = samples(render(a_status(datapath=datapath)))
+    assert found["ebpfmesh_nic", "eth0", "native"] == found["ebpfmesh_nic", "eth1", "off"] == 1
+    assert found["ebpfmesh_giving_back",] == 1
+    assert found["ebpfmesh_takeover_seconds_left",] == 12.5
 
 
 def test_labels_may_be_any_text() -> None:
