@@ -8,6 +8,7 @@
 #include "allow.h"
 #include "claim.h"
 #include "counters.h"
+#include "live.h"
 #include "schedule.h"
 #include "takeover.h"
 
@@ -85,6 +86,7 @@ static __always_inline void entry_track(const struct packet *p, struct flow_key 
 	__u64 now = bpf_ktime_get_coarse_ns();
 	__u16 before = entry->flags, flags = entry_next(p, before);
 
+	live_track(entry->backend, before, flags);
 	if (flags == before && now - entry->seen_ns < FLOW_TOUCH_NS)
 		return;
 	entry->flags = flags;
@@ -158,10 +160,11 @@ static __always_inline enum reason entry_balance(void *ctx, const struct packet 
 	entry.backend = id;
 	entry.frontend = frontend->id;
 	entry.address = backend->address;
-	entry.flags = flags_of(p, TO_BACKEND);
+	entry.flags = live_flags(frontend, flags_of(p, TO_BACKEND));
 	entries.delete(key);
 	transient_entries.update(key, &entry);
 	count_new_entry(frontend->id);
+	live_begin(id, entry.flags);
 	choice->backend = backend;
 	choice->id = id;
 	choice->frontend = frontend->id;

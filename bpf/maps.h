@@ -21,6 +21,8 @@ BPF_TABLE_PINNED("array_of_maps$maglev_template", u32, int, maglev, MAX_SERVICES
 		 PIN_DIR "/maglev");
 /* Whose turn it is, of pools that go round. The agent only makes it. */
 BPF_TABLE_PINNED("array", u32, u64, turns, MAX_SERVICES, PIN_DIR "/turns");
+/* Connections of each backend through this node, for pools that want to know: see live.h. */
+BPF_TABLE_PINNED("array", u32, s64, live, MAX_BACKENDS, PIN_DIR "/live");
 BPF_TABLE_PINNED("hash", __be32, struct node, nodes, MAX_NODES, PIN_DIR "/nodes");
 BPF_TABLE_PINNED("hash", __be32, u32, addresses, MAX_ADDRESSES, PIN_DIR "/addresses");
 BPF_TABLE_PINNED("hash", struct ip6, u32, addresses6, MAX_ADDRESSES, PIN_DIR "/addresses6");

@@ -6,6 +6,7 @@
 #ifndef EBPFMESH_SCHEDULE_H
 #define EBPFMESH_SCHEDULE_H
 
+#include "live.h"
 #include "maglev.h"
 #include "maps.h"
 
@@ -42,6 +43,22 @@ static __always_inline __u32 next_turn(__u32 pool, __u32 size)
 	return __sync_fetch_and_add(turn, 1) % size;
 }
 
+/* The less busy of two at random: nearly as good as the least busy of all (Mitzenmacher 2001), at a
+ * cost that does not grow with their number, and without a rush of all nodes to the same one.
+ */
+static __always_inline __u32 least_busy(const struct maglev_table *table, __u32 size)
+{
+	__u32 slot = random_below(size), one = maglev_at(table, slot), other;
+
+	if (size < 2)
+		return one;
+	slot += 1 + random_below(size - 1);
+	if (slot >= size)
+		slot -= size;
+	other = maglev_at(table, slot);
+	return live_of(other) < live_of(one) ? other : one;
+}
+
 /* The same slot for the same `hash`, or client: for what leaves no record of its choice. */
 static __always_inline __u32 schedule_fixed(const struct frontend *frontend, __be32 client,
 					    __u32 hash)
@@ -73,6 +90,8 @@ static __always_inline __u32 schedule_choose(const struct frontend *frontend, __
 
 	if (!table)
 		return 0;
+	if ((frontend->flags & FRONTEND_SCHEDULER) == SCHEDULE_LEAST_CONN)
+		return least_busy(table, pool_size(frontend->pool));
 	return maglev_at(table, schedule_slot(frontend, client, hash));
 }
 

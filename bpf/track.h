@@ -4,6 +4,7 @@
 #define EBPFMESH_TRACK_H
 
 #include "flow_table.h"
+#include "live.h"
 
 static __always_inline enum direction opposite(enum direction dir)
 {
@@ -42,6 +43,7 @@ static __always_inline struct flow *flow_track(const struct packet *p, struct fl
 	struct flow_key other;
 	struct flow *twin;
 
+	live_track(flow->backend, before, flags);
 	if (flags == before && now - flow->seen_ns < FLOW_TOUCH_NS)
 		return flow;
 	flow->flags = flags;

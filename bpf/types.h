@@ -134,6 +134,7 @@ enum flow_flags {
 	FLOW_FROM_TASK = 1 << 5,   /* the client is a container of this node */
 	FLOW_VIA_KERNEL = 1 << 6,  /* the kernel carries it on, nothing is redirected */
 	FLOW_ESTABLISHED = 1 << 7, /* both sides speak: not kept among the transient ones */
+	FLOW_COUNTED = 1 << 8,     /* among the live ones of its backend: see live.h */
 };
 
 /* One direction of a translated flow. Its twin lies in the other map under the reverse of `to`,

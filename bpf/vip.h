@@ -8,6 +8,7 @@
 
 #include "arp.h"
 #include "counters.h"
+#include "live.h"
 #include "claim.h"
 #include "nat.h"
 #include "refuse.h"
@@ -44,7 +45,7 @@ static __always_inline enum reason vip_balance(const struct packet *p, struct fl
 	flow->seen_ns = bpf_ktime_get_coarse_ns();
 	flow->backend = id;
 	flow->frontend = frontend->id;
-	flow->flags = flags_of(p, TO_BACKEND);
+	flow->flags = live_flags(frontend, flags_of(p, TO_BACKEND));
 	flow->to = p->t;
 	flow->to.daddr = backend->address;
 	if (backend->address == p->t.saddr)
@@ -52,6 +53,7 @@ static __always_inline enum reason vip_balance(const struct packet *p, struct fl
 	if (!flow_claim(key, flow))
 		return DROP_no_port;
 	count_new_flow(flow->frontend, flow->backend);
+	live_begin(flow->backend, flow->flags);
 	return REASON_NONE;
 }
 

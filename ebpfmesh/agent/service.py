@@ -17,6 +17,7 @@ from ebpfmesh.agent.http import serve_metrics, serve_socket
 from ebpfmesh.agent.hubrole import HubRole
 from ebpfmesh.agent.keeper import Keeper
 from ebpfmesh.agent.reconcile import Reconciler
+from ebpfmesh.agent.recount import RECOUNT_INTERVAL_S, patience, recount
 from ebpfmesh.agent.viewer import Viewer
 from ebpfmesh.agent.worker import Worker
 from ebpfmesh.config import Config
@@ -27,6 +28,7 @@ from ebpfmesh.datapath.datapath import (
     begin_serving,
     open_datapath,
 )
+from ebpfmesh.datapath.errors import DatapathError
 from ebpfmesh.datapath.links import link_changes
 from ebpfmesh.datapath.nics import patterns
 from ebpfmesh.hub.client import HubClient
@@ -173,6 +175,7 @@ class Agent:
             group.create_task(self._hub.run(), name="hub-client")
             group.create_task(self._follow_links(), name="links")
             group.create_task(self._resync_now_and_then(), name="resync")
+            group.create_task(self._recount_now_and_then(), name="recount")
             group.create_task(self._keeper.run(), name="keeper")
 
     # -- what it follows ------------------------------------------------------------------
@@ -244,3 +247,14 @@ class Agent:
             except HubError as error:
                 log.warning("certificates.not_reloaded", error=str(error))
             self._keeper.look_again(containers=True)
+
+    async def _recount_now_and_then(self) -> None:
+        """Only where a service balances by connections does it cost anything."""
+        limits = patience(self._config)
+        while True:
+            await asyncio.sleep(RECOUNT_INTERVAL_S)
+            module, reconciler = self._datapath.module, self._keeper.reconciler
+            try:
+                await self._worker(recount, reconciler, module, limits)
+            except DatapathError as error:
+                log.warning("connections.not_recounted", error=str(error))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import errno
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,10 @@ COUNTED_MAPS = (
 )
 # The flags of a flow that bpf/types.h names.
 FLOW_FIN_CLIENT, FLOW_FIN_SERVER, FLOW_RST, FLOW_ANSWERED, FLOW_DIRECT = 1, 2, 4, 8, 16
+FLOW_ESTABLISHED = 1 << 7
+_FLOW_ENDS = FLOW_FIN_CLIENT | FLOW_FIN_SERVER | FLOW_RST
+_ENTRY_MAPS = ("entries", "transient_entries")
+_TCP = 6
 
 
 def entries(module: Module, name: str) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
@@ -74,4 +79,38 @@ def flows_by_backend(module: Module, max_backends: int) -> NDArray[np.int64]:
     for _, values in flows(module):
         balanced = values[(values["flags"] & FLOW_DIRECT) == 0]
         counts += np.bincount(balanced["backend"], minlength=max_backends)[:max_backends]
+    return counts
+
+
+@dataclass(frozen=True)
+class Patience:
+    """After how many seconds without a packet a flow is no load any more.
+
+    `established` is of TCP connections in which both sides have spoken, `opening` of the others.
+    """
+
+    established: float
+    opening: float
+    datagrams: float
+
+
+def live_by_backend(
+    module: Module, max_backends: int, patience: Patience, now_ns: int
+) -> NDArray[np.int64]:
+    """How many live connections each backend id has through this node, as bpf/live.h counts them.
+
+    Flows to VIPs, and what came in here for published ports; what another node has sent here for a
+    task is that one's. `now_ns` is of the clock of `time.monotonic_ns`.
+    """
+    counts = np.zeros(max_backends, dtype=np.int64)
+    for name in (*FLOW_MAPS, *_ENTRY_MAPS):
+        for keys, values in entries(module, name):
+            flags = values["flags"]
+            live = (flags & (_FLOW_ENDS | FLOW_DIRECT)) == 0
+            if name in FLOW_MAPS:
+                live &= keys["vni"] != 0
+            held = np.where(flags & FLOW_ESTABLISHED, patience.established, patience.opening)
+            held = np.where(keys["protocol"] == _TCP, held, patience.datagrams)
+            live &= now_ns - values["seen_ns"].astype(np.int64) <= held * 1e9
+            counts += np.bincount(values["backend"][live], minlength=max_backends)[:max_backends]
     return counts

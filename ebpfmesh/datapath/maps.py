@@ -254,6 +254,11 @@ class Maps:
     def clear_backend_counters(self, backend_id: int) -> None:
         """Lets an id that is given anew start from zero."""
         self._clear_counter("backend_counters", backend_id)
+        self.put_live(backend_id, 0)
+
+    def put_live(self, backend_id: int, connections: int) -> None:
+        """Says how many connections a backend has through this node; the programs count on."""
+        self._update("live", ctypes.c_uint32(backend_id), ctypes.c_int64(connections))
 
     def set_backend_state(self, backend_id: int, state: BackendState) -> None:
         """Changes nothing but the state."""

@@ -135,7 +135,7 @@ class World:
     """The maps of one node."""
 
     def __init__(self, module: Module) -> None:
-        self._module = module
+        self.module = self._module = module
         self.maps = Maps(module)
         self._next_frontend = self._next_backend = 1
         self._tables: set[int] = set()
@@ -158,6 +158,8 @@ class World:
                 self._put(name, index, self.table(name).Leaf())
         for index in range(self._next_frontend):
             self._put("turns", index, 0)
+        for index in range(self._next_backend):
+            self._put("live", index, 0)
         for pool, networks in self.maps.allowed().items():
             for network in networks:
                 self.maps.disallow(pool, network)
@@ -266,6 +268,11 @@ class World:
             table[table.Key(index)] = empty
 
     # --- written by the programs
+
+    def live(self, backend: int) -> int:
+        """The connections that a backend is said to have."""
+        table = self.table("live")
+        return int(table[table.Key(backend)].value)
 
     def reasons(self) -> dict[str, int]:
         """Reason -> how often, without those that never were."""
