@@ -42,26 +42,43 @@ static __always_inline bool claim_tuple(struct flow_key *twin, struct flow *repl
 	return !transient_replies.insert(twin, reply);
 }
 
+/* Looks for a source port that nobody has, be the holder's flow dead or alive. Few paths lead
+ * through one try, since the verifier walks all of them for each; and the loop is unrolled, since
+ * Linux 6.1 refuses one that the compiler has laid out with its entry in the middle.
+ */
+static __always_inline bool claim_other_port(struct flow_key *twin, struct flow *reply)
+{
+	__u32 hash = bpf_get_prandom_u32();
+
+#pragma unroll
+	for (int i = 1; i < CLAIM_TRIES; i++) {
+		twin->t.dport = bpf_htons(1024 + (hash + i * 4099) % 64512);
+		if (transient_replies.insert(twin, reply))
+			continue;
+		if (!replies.lookup(twin))
+			return true;
+		transient_replies.delete(twin);
+	}
+	return false;
+}
+
 /* Takes the 4-tuple of `flow->to` for the flow under `key` and records both directions. If a
  * living flow has it, another source port is tried: the client's address is never changed.
  * Returns false if none was free; then nothing is recorded.
  */
 static __always_inline bool flow_claim(struct flow_key *key, struct flow *flow)
 {
-	__u32 hash = bpf_get_prandom_u32();
 	struct flow reply = *flow;
 	struct flow_key twin;
 
 	flow_forget(key);
 	reply.to = reversed(&key->t);
-	for (int i = 0; i < CLAIM_TRIES; i++) {
-		twin = twin_key(key, &flow->to);
-		if (claim_tuple(&twin, &reply))
-			break;
+	twin = twin_key(key, &flow->to);
+	if (!claim_tuple(&twin, &reply)) {
 		/* SCTP's checksum does not allow a port to be changed in passing. */
-		if (key->protocol == PROTO_SCTP || i == CLAIM_TRIES - 1)
+		if (key->protocol == PROTO_SCTP || !claim_other_port(&twin, &reply))
 			return false;
-		flow->to.sport = bpf_htons(1024 + (hash + i * 4099) % 64512);
+		flow->to.sport = twin.t.dport;
 	}
 	if (transient_flows.update(key, flow)) {
 		transient_replies.delete(&twin);

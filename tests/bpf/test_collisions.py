@@ -140,22 +140,27 @@ def test_direct_datagrams_alone_are_not_tracked(node: Node) -> None:
     assert node.flows() == {}
 
 
-def test_no_free_port(make_node: MakeNode) -> None:
+@pytest.mark.parametrize("holders", ["transient_replies", "replies"])
+def test_no_free_port(make_node: MakeNode, holders: str) -> None:
     node = make_node(MAX_FLOWS=262144)
     node.vip(VIP, VNI).backends(WEB_1)
     node.vip(OTHER_VIP, VNI).backends(WEB_1)
-    node.overlay_ingress(tcp(CLIENT, SERVER))
-    take_all_ports(node)
+    establish(node, SERVER)
+    if holders == "replies":
+        node.overlay_ingress(tcp(CLIENT, SERVER, "A"))
+    take_all_ports(node, holders)
     packet = tcp(CLIENT, f"{OTHER_VIP}:80")
     assert_result(node.overlay_ingress(packet), TC_SHOT, packet)
     assert node.reasons() == {"drop_no_port": 1}
     assert len(node.flows()) == 1
+    if holders == "replies":
+        assert node.transient("replies") == {}
     node.clear()
 
 
-def take_all_ports(node: Node) -> None:
+def take_all_ports(node: Node, holders: str) -> None:
     """Copies the one reply entry to every port that the client might be given."""
-    replies = node.table("transient_replies")
+    replies = node.table(holders)
     ((key, leaf),) = list(replies.items())
     for port in range(1024, 65536):
         key.t.dport = socket.htons(port)
