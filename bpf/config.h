@@ -52,6 +52,10 @@
 #ifndef VXLAN_PORT
 #define VXLAN_PORT 4789
 #endif
+/* Whether containers are held to their own addresses. */
+#ifndef SPOOF_CHECK
+#define SPOOF_CHECK 1
+#endif
 #ifndef RETURN_DSR
 #define RETURN_DSR 0
 #endif

@@ -28,6 +28,9 @@ BPF_TABLE_PINNED("hash", __be32, u32, addresses, MAX_ADDRESSES, PIN_DIR "/addres
 BPF_TABLE_PINNED("hash", struct ip6, u32, addresses6, MAX_ADDRESSES, PIN_DIR "/addresses6");
 /* Address on the ingress network -> backend id, for the tasks of this node. */
 BPF_TABLE_PINNED("hash", __be32, u32, local_backends, MAX_BACKENDS, PIN_DIR "/local_backends");
+/* Who is behind a veth, where that is known: see spoof.h. */
+BPF_TABLE_PINNED("hash", struct endpoint_key, struct endpoint, endpoints, MAX_BACKENDS,
+		 PIN_DIR "/endpoints");
 BPF_TABLE_PINNED("array", u32, struct settings, settings, 1, PIN_DIR "/settings");
 
 /* Written by the programs. flows and replies are the two directions of a translation. */

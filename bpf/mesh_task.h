@@ -12,6 +12,7 @@
 #include "nat.h"
 #include "refuse.h"
 #include "send.h"
+#include "spoof.h"
 #include "too_big.h"
 #include "track.h"
 
@@ -153,22 +154,23 @@ static __always_inline bool forges_tunnel(const struct packet *p)
 /* tc ingress of a docker_gwbridge veth: what a container sends out of its overlay networks. */
 static __always_inline int mesh_from_task(struct __sk_buff *skb)
 {
+	struct flow *reply = NULL;
 	struct packet p = {};
 	struct flow_key key;
-	struct flow *reply;
 	enum reason why;
 
-	if (skb->protocol != bpf_htons(ETH_P_IP))
-		return leave(HANDBACK_not_ipv4, TC_ACT_UNSPEC);
 	why = parse_skb(skb, &p);
+	key = flow_key_of(&p, 0);
+	if (!why)
+		reply = reply_find(&key);
+	if (task_is_forged(skb, reply))
+		return leave(DROP_spoofed_source, TC_ACT_SHOT);
 	if (why == HANDBACK_other_protocol)
 		return task_error(skb, &p);
 	if (why)
 		return leave(why, TC_ACT_UNSPEC);
 	if (forges_tunnel(&p))
 		return leave(DROP_forged_tunnel, TC_ACT_SHOT);
-	key = flow_key_of(&p, 0);
-	reply = reply_find(&key);
 	if (reply)
 		return task_reply(skb, &p, &key, reply);
 	return task_request(skb, &p);

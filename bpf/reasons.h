@@ -13,6 +13,7 @@
 	X(bad_outer_source) /* wrapped by someone who is no node of this Swarm */                  \
 	X(bad_inner)        /* wrapped, but not a packet that an entry node sends */               \
 	X(forged_tunnel)    /* VXLAN to a node, sent by a container */                             \
+	X(spoofed_source)   /* a container sends in another's name */                              \
 	X(not_local)        /* wrapped for a task that is not here */                              \
 	X(not_published)    /* wrapped for a port that its task does not publish */                \
 	X(too_big)          /* no room to wrap it */                                               \

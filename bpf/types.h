@@ -146,8 +146,9 @@ struct flow {
 	__u32 backend;
 	__u32 frontend;
 	__be32 entry;  /* VTEP of the entry node, 0 if that is this node */
-	__u32 ifindex; /* where answers leave; for FLOW_FROM_TASK the client's veth */
-	__u8 mac[6];   /* of the client, for FLOW_FROM_TASK */
+	__u32 ifindex; /* where answers leave; a client's veth, if FLOW_FROM_TASK or on an overlay
+			*/
+	__u8 mac[6];   /* of the client behind that veth */
 	__u16 flags;
 };
 
@@ -158,6 +159,21 @@ struct entry {
 	__u32 frontend;
 	__be32 address; /* the backend's, to notice that its id was given to another */
 	__u16 flags;
+	__u8 pad[2];
+};
+
+/* The node's end of a container's veth; vni is 0 for what is not an overlay's. Link numbers are
+ * those of the overlay's own namespace.
+ */
+struct endpoint_key {
+	__u32 vni;
+	__u32 ifindex;
+};
+
+/* The container behind it, by whose address and MAC its packets have to be sent. */
+struct endpoint {
+	__be32 address;
+	__u8 mac[6];
 	__u8 pad[2];
 };
 
@@ -241,6 +257,8 @@ _Static_assert(sizeof(struct tuple) == 12, "tuple has no holes");
 _Static_assert(sizeof(struct flow_key) == 20, "flow_key has no holes");
 _Static_assert(sizeof(struct flow) == 48, "flow has no holes");
 _Static_assert(sizeof(struct entry) == 24, "entry has no holes");
+_Static_assert(sizeof(struct endpoint_key) == 8, "endpoint_key has no holes");
+_Static_assert(sizeof(struct endpoint) == 12, "endpoint has no holes");
 _Static_assert(sizeof(struct sock_key) == 16, "sock_key has no holes");
 _Static_assert(sizeof(struct sock_origin) == 8, "sock_origin has no holes");
 _Static_assert(sizeof(struct ip6) == 16, "ip6 has no holes");

@@ -13,6 +13,7 @@
 #include "nat.h"
 #include "refuse.h"
 #include "schedule.h"
+#include "spoof.h"
 #include "takeover.h"
 #include "track.h"
 #include "vip_icmp.h"
@@ -181,20 +182,23 @@ static __always_inline int vip_new_flow(struct __sk_buff *skb, const struct pack
 static __always_inline int vip_from_container(struct __sk_buff *skb)
 {
 	__u32 vni = attached_vni();
+	struct flow *flow = NULL;
 	struct packet p = {};
 	struct flow_key key;
-	struct flow *flow;
 	enum reason why;
 
+	why = parse_skb(skb, &p);
+	key = flow_key_of(&p, vni);
+	if (!why)
+		flow = vip_known_flow(&p, &key);
+	if (vip_is_forged(skb, vni, flow))
+		return leave(DROP_spoofed_source, TC_ACT_SHOT);
 	if (skb->protocol == bpf_htons(ETH_P_ARP))
 		return vip_arp(skb, vni);
-	why = parse_skb(skb, &p);
 	if (why == HANDBACK_other_protocol)
 		return vip_error_from_container(skb, &p, vni);
 	if (why)
 		return leave(why, TC_ACT_UNSPEC);
-	key = flow_key_of(&p, vni);
-	flow = vip_known_flow(&p, &key);
 	if (!flow)
 		return vip_new_flow(skb, &p, &key);
 	flow = flow_track(&p, &key, flow, TO_BACKEND);

@@ -55,9 +55,11 @@ class Node(World):
         fd = self._programs.program("gateway_egress", TC)
         return run_skb(fd, bytes(packet), ifindex(device))
 
-    def overlay_ingress(self, packet: Packet | bytes, vni: int = VNI) -> Result:
+    def overlay_ingress(
+        self, packet: Packet | bytes, vni: int = VNI, device: str = "gw0"
+    ) -> Result:
         fd = self._programs.program_for_network("overlay_ingress", vni)
-        return run_skb(fd, bytes(packet), ifindex("gw0"))
+        return run_skb(fd, bytes(packet), ifindex(device))
 
     def overlay_egress(self, packet: Packet | bytes, vni: int = VNI) -> Result:
         fd = self._programs.program_for_network("overlay_egress", vni)

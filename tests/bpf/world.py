@@ -30,6 +30,7 @@ _HASHES = (
     "addresses",
     "addresses6",
     "local_backends",
+    "endpoints",
     "flows",
     "replies",
     "entries",
@@ -181,6 +182,13 @@ class World:
                 table[ip6(table.Key, address)] = table.Leaf(1)
             else:
                 self._put("addresses", be32(address), 1)
+
+    def endpoint(self, address: str, vni: int, ifindex: int, mac: str = "") -> None:
+        """Says whose veth that is."""
+        table = self.table("endpoints")
+        leaf = table.Leaf(address=be32(address))
+        leaf.mac[:] = _mac_bytes(mac or docker_mac(address))
+        table[table.Key(vni, ifindex)] = leaf
 
     def vip(self, address: str, vni: int) -> Service:
         return Service(self, self._frontend(_VIP, vni=vni, address=be32(address)), vni)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The nodes that packets are thrown at: of both return modes, and one with little room."""
+"""The nodes that packets are thrown at: of both return modes, one with little room,
+and one that knows whose veth is whose."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ KINDS: dict[str, dict[str, int]] = {
     "tunnel": {"MAX_FLOWS": 8192},
     "dsr": {"MAX_FLOWS": 8192, "RETURN_DSR": 1},
     "small": {"MAX_FLOWS": 256},
+    "guarded": {"MAX_FLOWS": 8192, "MAX_BACKENDS": 128},
 }
 
 
@@ -34,7 +36,7 @@ def benches(pins: Path) -> Iterator[list[Bench]]:
                 **defines,
             }
             modules[name] = Module(constants, pins / f"fuzz-{name}")
-        yield [Bench(name, module) for name, module in modules.items()]
+        yield [Bench(name, module, guarded=name == "guarded") for name, module in modules.items()]
     finally:
         for module in modules.values():
             module.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import socket
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from ..world import READY, Service
 from .judge import PROGRAMS, Run, Wrong, judge
 from .mutate import mutated
 from .oracle import Flow, flow_of, inner_of, is_for_us
-from .seeds import STATES, furnish, seeds
+from .seeds import SENDERS, STATES, furnish, seeds
 
 GROUP = 2000  # packets
 _CHANGE_EVERY = 250  # packets between changes of a backend's state
@@ -75,12 +76,13 @@ class Report:
 class Bench:
     """One node: its programs to be run, and what they leave behind, read as bytes."""
 
-    def __init__(self, name: str, module: Module) -> None:
+    def __init__(self, name: str, module: Module, *, guarded: bool = False) -> None:
         self.name = name
         self.node = Node(module)
         self.node.node(NODE_A, NODE_B, NODE_C)
         self.node.addresses(NODE_A)
         self.changing = furnish(self.node)
+        self.senders = self._guard() if guarded else {}
         self.runners = {program: self._runner(module, program) for program in PROGRAMS}
         table = module.table("reasons")
         self._reasons = Reader(table.map_fd, 4, ctypes.sizeof(table.Leaf), int(table.max_entries))
@@ -92,6 +94,14 @@ class Bench:
             for map_name in lru_maps()
             if not map_name.startswith("sock_")
         }
+
+    def _guard(self) -> dict[str, bytes]:
+        """By program, the only MAC and address that packets may come in with."""
+        senders = {}
+        for program, (address, vni, mac) in SENDERS.items():
+            self.node.endpoint(address, vni, ifindex("gw0"), mac)
+            senders[program] = bytes.fromhex(mac.replace(":", "")) + socket.inet_aton(address)
+        return senders
 
     @staticmethod
     def _runner(module: Module, program: str) -> Runner:
@@ -205,6 +215,9 @@ class Campaign:
         counted = bench.counted()
         try:
             name = judge(Run(program, packet, verdict, out, metadata, counted))
+            sender = bench.senders.get(program)
+            if sender and name != "drop" and _sender(packet) not in {sender, sender[:6]}:
+                raise Wrong(f"{name}, though sent in the name of {_sender(packet).hex()}")
             if looks and bench.keys() != before:
                 raise Wrong("an unsound packet has changed what the flow maps hold")
         except Wrong as wrong:
@@ -240,6 +253,11 @@ def _owners(table: object, raw: bytes, leaf: bytes) -> set[tuple[int, Flow]]:
         back = to[4:8] + to[:4] + to[10:12] + to[8:10]
         owners.add((key.vni, Flow(back, key.protocol)))
     return owners
+
+
+def _sender(packet: bytes) -> bytes:
+    """In whose name: the MAC, and the address if it is an IPv4 packet."""
+    return packet[6:12] + (packet[26:30] if packet[12:14] == b"\x08\x00" else b"")
 
 
 def _change(rng: Random, services: list[Service]) -> None:

@@ -34,6 +34,7 @@ from ..net import (
     WEB_2,
     arp_reply,
     arp_request,
+    docker_mac,
     echo,
     sctp,
     tcp,
@@ -50,6 +51,7 @@ PORTS = (LOCAL, REMOTE, MIXED, EMPTY, LOST)
 CLIENT_PORTS = (4000, 4001, 4002)
 UNDERLAY: tuple[str, str] = (NODE_B_MAC, NODE_A_MAC)
 BRIDGE = "02:42:00:00:00:01"
+OUT_OF_TASK = (docker_mac(HERE_GATEWAY), BRIDGE)
 
 _PROTOCOLS = (socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_SCTP)
 
@@ -70,6 +72,12 @@ def furnish(node: Node) -> list[Service]:
     node.vip(OWN_VIP, VNI).backends(ALICE)
     return changing
 
+
+# Who sends, where the bench knows it: address, network and MAC, as the seeds below have them.
+SENDERS = {
+    "overlay_ingress": (ALICE, VNI, FROM_CLIENT[0]),
+    "gateway_ingress": (HERE_GATEWAY, 0, OUT_OF_TASK[0]),
+}
 
 STATES = (READY, READY, DRAINING, GONE)
 
@@ -105,11 +113,11 @@ def _published() -> Iterator[Packet]:
         for packet in _answers(f"{NODE_A}:{port}", source):
             yield _tunnelled(packet, NODE_A)
         target = TARGET if port == LOCAL else port
-        yield from _answers(f"{HERE_GATEWAY}:{target}", source, (UNDERLAY[0], BRIDGE))
+        yield from _answers(f"{HERE_GATEWAY}:{target}", source, OUT_OF_TASK)
         neighbour = f"{HERE_TOO_GATEWAY}:{sport}"
         for entry in (NODE_A, NODE_B):
             yield from _questions(neighbour, f"{entry}:{port}", (UNDERLAY[0], BRIDGE))
-        yield from _answers(f"{HERE_GATEWAY}:{target}", neighbour, (UNDERLAY[0], BRIDGE))
+        yield from _answers(f"{HERE_GATEWAY}:{target}", neighbour, OUT_OF_TASK)
 
 
 def _overlay() -> Iterator[Packet]:
