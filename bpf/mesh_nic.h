@@ -8,6 +8,7 @@
 #include "deliver.h"
 #include "encap.h"
 #include "entry.h"
+#include "guard.h"
 #include "icmp_error.h"
 #include "refuse.h"
 #include "send.h"
@@ -163,7 +164,7 @@ static __always_inline int mesh_nic(struct __sk_buff *skb)
 	if (why == HANDBACK_other_protocol)
 		return nic_error(skb, &p);
 	if (why)
-		return leave(why, TC_ACT_UNSPEC);
+		return leave_to_kernel(skb, why);
 	if (tagged)
 		return nic_tagged(skb, &tag, &p);
 	return nic_enter(skb, &p);

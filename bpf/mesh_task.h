@@ -8,6 +8,7 @@
 #include "claim.h"
 #include "deliver.h"
 #include "entry.h"
+#include "guard.h"
 #include "icmp_error.h"
 #include "nat.h"
 #include "refuse.h"
@@ -168,7 +169,7 @@ static __always_inline int mesh_from_task(struct __sk_buff *skb)
 	if (why == HANDBACK_other_protocol)
 		return task_error(skb, &p);
 	if (why)
-		return leave(why, TC_ACT_UNSPEC);
+		return leave_to_kernel(skb, why);
 	if (forges_tunnel(&p))
 		return leave(DROP_forged_tunnel, TC_ACT_SHOT);
 	if (reply)

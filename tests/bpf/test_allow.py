@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 
 import pytest
+from scapy.layers.inet import IP, IPOption_NOP
 from scapy.packet import Packet
 
 from .net import (
@@ -159,6 +160,52 @@ def test_answer_to_the_nodes_own_connection_passes(node: Node, web: Service) -> 
         assert node.nic_xdp(answer).verdict == XDP_PASS
         assert node.nic_ingress(answer).verdict == TC_UNSPEC
     assert node.reasons() == {"handback_local_socket": 1}
+
+
+# --- what is left to the kernel, where Docker may have a path of its own
+
+
+def odd(kind: str, client: str = CLIENT) -> bytes:
+    """A packet that the programs do not read."""
+    packet = syn(client)
+    if kind == "options":
+        packet[IP].options = [IPOption_NOP()] * 40
+    elif kind == "some options":
+        packet[IP].options = [IPOption_NOP()] * 4
+    elif kind == "first fragment":
+        packet[IP].flags = "MF"
+    elif kind == "cut off":
+        return bytes(packet)[: 34 + 8]
+    return bytes(packet)
+
+
+ODD = ["options", "some options", "first fragment", "cut off"]
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_strangers_get_no_further_by_odd_packets(node: Node, web: Service, kind: str) -> None:
+    web.allow("10.0.0.0/8")
+    assert node.nic_xdp(odd(kind)).verdict == XDP_PASS
+    assert node.nic_ingress(odd(kind)).verdict == TC_SHOT
+    assert node.gateway_ingress(odd(kind)).verdict == TC_SHOT
+    assert node.reasons() == {"drop_not_allowed": 2}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_packets_of_others_are_the_kernels(node: Node, web: Service, kind: str) -> None:
+    web.allow("192.0.2.100/32")
+    assert node.nic_ingress(odd(kind)).verdict == TC_UNSPEC
+    web.flagged(0)
+    assert node.nic_ingress(odd(kind, STRANGER)).verdict == TC_UNSPEC
+    assert "drop_not_allowed" not in node.reasons()
+
+
+def test_later_fragments_say_no_port(node: Node, web: Service) -> None:
+    web.allow("10.0.0.0/8")
+    later = syn()
+    later[IP].frag = 1
+    assert node.nic_ingress(later).verdict == TC_UNSPEC
+    assert node.reasons() == {"handback_fragment": 1}
 
 
 # --- nodes and their containers
