@@ -107,6 +107,8 @@ def execute(
     """Run a command inside a node, the client or the LAN."""
     with _errors_for_people():
         lab = Lab.load()
+    if command[0] == "--":  # some versions of click leave it to us
+        command = command[1:]
     try:
         argv = lab.command(where, command)
     except LabError as error:

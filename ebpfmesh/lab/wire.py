@@ -15,6 +15,8 @@ import struct
 
 from pyroute2 import IPRoute
 
+from ebpfmesh.datapath.netns import netlink_socket
+from ebpfmesh.lab import namespaces
 from ebpfmesh.lab.errors import LabError
 
 _BPF_SYSCALL = {"x86_64": 321, "aarch64": 280}
@@ -33,10 +35,15 @@ _ATTR_SIZE = 128
 
 
 def pass_every_frame(namespace: str, links: list[str]) -> None:
-    """Attach the program, in driver mode, to the named links of a namespace."""
+    """Attach the program, in driver mode, to the named links of a namespace.
+
+    pyroute2's own way into a namespace is a forked process that it ends by SIGTERM: where that
+    signal raises, the copy would unwind as we do, and take the lab down.
+    """
     program = load_pass()
     try:
-        with IPRoute(netns=namespace) as netlink:
+        socket = netlink_socket(str(namespaces.path(namespace)))
+        with IPRoute(fileno=socket.detach()) as netlink:
             for link in links:
                 (index,) = netlink.link_lookup(ifname=link)
                 xdp = [("IFLA_XDP_FD", program), ("IFLA_XDP_FLAGS", _XDP_FLAGS_DRV_MODE)]

@@ -83,6 +83,18 @@ def test_an_unknown_place_is_a_mistake_of_the_user(directory: Path) -> None:
     assert "node1, node2, client, lan" in result.output
 
 
+@pytest.mark.parametrize("dashes", [[], ["--"]])
+def test_exec_runs_what_follows_the_dashes(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, dashes: list[str]
+) -> None:
+    remember(directory)
+    ran: list[list[str]] = []
+    monkeypatch.setattr("os.execvpe", lambda _file, argv, _env: ran.append(argv))
+    CliRunner().invoke(app, ["exec", "client", *dashes, "ip", "-o", "link"])
+    assert [argv[-4:] for argv in ran] == [["--", "ip", "-o", "link"]]
+    assert ran[0].count("--") == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
