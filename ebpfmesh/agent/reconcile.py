@@ -22,6 +22,7 @@ from ebpfmesh.model import (
     BackendKey,
     BackendState,
     Desired,
+    FrontendKind,
     Pool,
     PoolKey,
 )
@@ -213,7 +214,10 @@ class Reconciler:
 
     @_apply.register
     def _(self, operation: Attach) -> None:
-        attached = self._attacher.attach(operation.attachment)
+        vni = operation.attachment.vni
+        keys = (f.key for f in self.actual.frontends.values() if f.kind is FrontendKind.VIP)
+        vips = sorted(key.address for key in keys if key.vni == vni)
+        attached = self._attacher.attach(operation.attachment, vips)
         self.attached[operation.attachment] = attached
         log.info(
             "programs.attached",

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import structlog
 
+from ebpfmesh.datapath.announce import announce
 from ebpfmesh.datapath.errors import AttachError, PlaceGone
 from ebpfmesh.datapath.links import Hook, Links, XdpMode, links_of
 from ebpfmesh.datapath.loader import TC, XDP, Module
@@ -46,11 +48,12 @@ _MODES = {
 _XDP_PROGRAM = "nic_xdp"
 _GONE = frozenset({errno.ENOENT, errno.ENODEV})
 
+# In this order: what ingress translates, egress has to translate back.
 _HOOKS = {
     Role.NIC: {Hook.INGRESS: "nic_ingress"},
     Role.EDGE: {Hook.INGRESS: "nic_ingress"},
-    Role.GATEWAY: {Hook.INGRESS: "gateway_ingress", Hook.EGRESS: "gateway_egress"},
-    Role.OVERLAY: {Hook.INGRESS: "overlay_ingress", Hook.EGRESS: "overlay_egress"},
+    Role.GATEWAY: {Hook.EGRESS: "gateway_egress", Hook.INGRESS: "gateway_ingress"},
+    Role.OVERLAY: {Hook.EGRESS: "overlay_egress", Hook.INGRESS: "overlay_ingress"},
 }
 
 
@@ -69,18 +72,30 @@ class Attacher:
         self._module = module
         self._policy = policy
 
-    def attach(self, attachment: Attachment) -> Attached:
-        """Puts all programs of the attachment's role in place.
+    def attach(self, attachment: Attachment, vips: Sequence[str] = ()) -> Attached:
+        """Puts all programs of the attachment's role in place, then announces `vips` there.
 
         Raises `AttachError`, and of its kind `PlaceGone` where there is nothing to attach to.
         """
         try:
             with links_of(attachment.netns) as links:
-                return self._attach(links, attachment)
+                attached = self._attach(links, attachment)
+            self._announce(attachment, vips)
+            return attached
         except OSError as error:
             kind = PlaceGone if error.errno in _GONE else AttachError
             place = f"{attachment.name} in {attachment.netns or 'the node'}"
             raise kind(f"{attachment.role} programs at {place}: {error}") from error
+
+    @staticmethod
+    def _announce(attachment: Attachment, vips: Sequence[str]) -> None:
+        if not vips:
+            return
+        try:
+            announce(attachment.netns, attachment.name, vips)
+        except OSError as error:
+            if error.errno != errno.ENETDOWN:  # of such a link nobody has asked anything yet
+                raise
 
     def _attach(self, links: Links, attachment: Attachment) -> Attached:
         role = Role(attachment.role)

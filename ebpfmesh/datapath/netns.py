@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Netlink sockets in other network namespaces.
+"""Sockets in other network namespaces.
 
 A socket belongs to the namespace in which it was opened, for good. So a thread enters the
 namespace, opens the socket and ends: no process is forked, and no other thread moves.
@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 import socket
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 _CLONE_NEWNET = 0x40000000
@@ -19,13 +20,17 @@ _NETLINK_ROUTE = 0
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _open_here() -> socket.socket:
+def _open_netlink() -> socket.socket:
     # The kernel makes no difference between datagram and raw; asyncio wants the former.
     kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
     return socket.socket(socket.AF_NETLINK, kind, _NETLINK_ROUTE)
 
 
-def _enter_and_open(path: str) -> socket.socket:
+def _open_packet() -> socket.socket:
+    return socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+
+
+def _enter_and_open(path: str, open_here: Callable[[], socket.socket]) -> socket.socket:
     """Moves the calling thread into the namespace for the rest of its life."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -38,7 +43,14 @@ def _enter_and_open(path: str) -> socket.socket:
             raise OSError(number, os.strerror(number), path)
     finally:
         os.close(fd)
-    return _open_here()
+    return open_here()
+
+
+def _open_in(netns: str, open_here: Callable[[], socket.socket]) -> socket.socket:
+    if not netns:
+        return open_here()
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(_enter_and_open, netns, open_here).result()
 
 
 def netlink_socket(netns: str) -> socket.socket:
@@ -47,7 +59,9 @@ def netlink_socket(netns: str) -> socket.socket:
     The caller closes it. Raises `FileNotFoundError` if there is no namespace at that path (any
     more), `OSError` if it may not be entered.
     """
-    if not netns:
-        return _open_here()
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        return thread.submit(_enter_and_open, netns).result()
+    return _open_in(netns, _open_netlink)
+
+
+def packet_socket(netns: str) -> socket.socket:
+    """A raw packet socket that receives nothing; otherwise as `netlink_socket`."""
+    return _open_in(netns, _open_packet)

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from scapy.layers.inet import UDP
+from scapy.layers.l2 import Ether
 
 from ebpfmesh.datapath.attach import Attacher, Role, XdpPolicy, detach
 from ebpfmesh.datapath.errors import PlaceGone
@@ -16,8 +20,10 @@ from ebpfmesh.datapath.progname import program_name
 from ebpfmesh.lab.wire import load_pass
 from ebpfmesh.model import Attachment
 
-from .net import VNI
+from .net import ALICE, VIP, VNI, docker_mac
 from .sandbox import ifindex
+
+ETH_P_IP = 0x0800
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +91,51 @@ def test_both_directions_of_an_overlays_veth(module: Module) -> None:
     assert hooks(place) == {Hook.INGRESS, Hook.EGRESS}
     detach(place)
     assert hooks(place) == set()
+
+
+@pytest.fixture
+def container() -> Iterator[Attachment]:
+    """A link whose other end asks for its neighbours like a container."""
+    ip("link", "set", "gw0", "up")
+    ip("link", "set", "gw1", "up")
+    ip("address", "add", f"{ALICE}/24", "dev", "gw1")
+    place = Attachment(role=Role.OVERLAY, netns="", ifindex=ifindex("gw0"), name="gw0", vni=VNI)
+    yield place
+    detach(place)
+    ip("address", "flush", "dev", "gw1")
+
+
+def test_a_packet_that_was_there_first_waits_no_longer(
+    module: Module, container: Attachment
+) -> None:
+    """It waits for the MAC of a VIP, and nobody has heard the question."""
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_IP)) as wire,
+    ):
+        wire.bind(("gw0", ETH_P_IP))
+        wire.setblocking(False)
+        client.sendto(b"first", (VIP, 53))
+        with pytest.raises(BlockingIOError):
+            wire.recv(2048)
+        Attacher(module, XdpPolicy.AUTO).attach(container, [VIP])
+        assert Ether(wire.recv(2048))[UDP].load == b"first"
+    assert f"lladdr {docker_mac(VIP)}" in ip("neighbour", "show", VIP)
+
+
+def test_an_announcement_makes_no_neighbour(module: Module, container: Attachment) -> None:
+    Attacher(module, XdpPolicy.AUTO).attach(container, ["10.0.1.77"])
+    assert ip("neighbour", "show", "10.0.1.77") == ""
+
+
+def test_a_link_that_is_down_needs_no_announcement(module: Module, container: Attachment) -> None:
+    ip("link", "set", "gw0", "down")
+    Attacher(module, XdpPolicy.AUTO).attach(container, [VIP])
+    assert hooks(container) == {Hook.INGRESS, Hook.EGRESS}
+
+
+def ip(*command: str) -> str:
+    return subprocess.run(["ip", *command], check=True, capture_output=True, text=True).stdout
 
 
 def test_another_ones_xdp_program_stays(module: Module, nic: Attachment) -> None:

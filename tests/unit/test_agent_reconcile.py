@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -125,11 +125,13 @@ class MemoryAttacher:
     def __init__(self, failing: Mapping[Attachment, Exception] | None = None) -> None:
         self.failing = dict(failing or {})
         self.attached: list[Attachment] = []
+        self.announced: dict[Attachment, list[str]] = {}
 
-    def attach(self, attachment: Attachment) -> Attached:
+    def attach(self, attachment: Attachment, vips: Sequence[str] = ()) -> Attached:
         if attachment in self.failing:
             raise self.failing[attachment]
         self.attached.append(attachment)
+        self.announced[attachment] = list(vips)
         return Attached(attachment)
 
 
@@ -310,6 +312,14 @@ def test_failed_attachment_holds_up_nothing_else(maps: MemoryMaps, clock: Clock)
     attacher.failing.clear()
     r.sync(wanted, whole=True)
     assert attacher.attached == [NIC, VETH]
+
+
+def test_a_new_link_hears_of_the_vips_of_its_network(maps: MemoryMaps, clock: Clock) -> None:
+    attacher = MemoryAttacher()
+    elsewhere = Attachment(role=Role.OVERLAY, netns="/other", ifindex=7, name="veth0", vni=VNI + 1)
+    wanted = desired("a", attachments=frozenset({NIC, VETH, elsewhere}))
+    reconciler(maps, attacher, clock).sync(wanted, whole=True)
+    assert attacher.announced == {NIC: [], VETH: [VIP.address], elsewhere: []}
 
 
 def test_place_that_has_gone_is_no_failure(maps: MemoryMaps, clock: Clock) -> None:
