@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
@@ -36,9 +37,9 @@ class Agents:
         self.start_missing()
 
     def start_missing(self) -> None:
-        for node in self._lab.nodes:
-            if node.agent_pid is None:
-                self.start(node.name)
+        missing = [node.name for node in self._lab.nodes if node.agent_pid is None]
+        with ThreadPoolExecutor() as executor:
+            list(executor.map(self.start, missing))
 
     def start(self, node: str) -> None:
         self._lab.start_agent(node, self._settings)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import select
 import socket
 import sys
@@ -171,7 +172,9 @@ def hold(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def collide(options: argparse.Namespace) -> dict[str, Any]:
-    """From each source port a connection to every target, all open at once; each is used twice."""
+    """From each source port a connection to every target, all open at once; then each is used."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     tally, connections = Tally(), []
     for port in range(options.source_port, options.source_port + options.count):
         for to in options.targets:
@@ -179,7 +182,7 @@ def collide(options: argparse.Namespace) -> dict[str, Any]:
                 connections.append(Connection(to, port))
             except OSError as error:
                 tally.failure(error)
-    for _ in range(2):
+    for _ in range(options.uses):
         for connection in connections:
             try:
                 tally.answer(connection.identity(), connection.asked)
@@ -274,6 +277,7 @@ def main() -> None:
     parser.add_argument("--sockets", type=int, default=50)
     parser.add_argument("--connected", action="store_true")
     parser.add_argument("--source-port", type=int, default=0)
+    parser.add_argument("--uses", type=int, default=1)
     options = parser.parse_args()
     print(json.dumps(COMMANDS[options.command](options)))
 

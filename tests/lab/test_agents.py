@@ -3,21 +3,31 @@
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import json
+import os
+import stat
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from ebpfmesh.lab.lab import Node
+from ebpfmesh.lab.processes import wait_until
 
 from .traffic import CLIENT, Held
 from .world import Task, World, on
 
 NODES = ["node1", "node2", "node3"]
 PIN_DIR = "/sys/fs/bpf/ebpfmesh"
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_PIDFD_GETFD = 438  # pidfd_getfd(2), of the same number everywhere
+_SIOCGSKNS = 0x894C  # a descriptor of the namespace of a socket
 
 
 class Vote(NamedTuple):
@@ -117,7 +127,10 @@ def programs(world: World, node: Node) -> list[str]:
 
 
 def test_an_agent_that_starts_before_its_dockerd(world: World, vote: Vote) -> None:
-    """On the node without tasks; its own containers come back as new ones."""
+    """On a node without containers: of an overlay in use, a dockerd that restarts may lose its
+    VXLAN device, agents or not (moby/libnetwork#1765)."""
+    world.scale("client", 0)
+    world.wait_network_left("overlay1", "node3")
     world.lab.stop_agent("node3")
     world.lab.stop_docker("node3")
     world.load.http(CLIENT, *world.every_node(8080), count=100).assert_none_failed()
@@ -125,8 +138,52 @@ def test_an_agent_that_starts_before_its_dockerd(world: World, vote: Vote) -> No
         starting = executor.submit(world.agents.start, "node3")
         world.lab.start_docker("node3")
         starting.result()
+    world.scale("client", 1)
     world.lab.wait_for_replicas("client", 1)
     world.wait_ready("vote", 2, "node3")
     world.load.http(CLIENT, *world.every_node(8080), count=100).assert_none_failed()
     inside = world.tasks("client")[0].place
     world.load.http(inside, vote.vip, count=100).assert_none_failed()
+
+
+def test_no_agent_keeps_a_namespace_alive(world: World, vote: Vote) -> None:
+    """Its sockets are in its own: dockerd could not make again what another one still holds."""
+    for name in NODES:
+        own = world.lab.run(name, ["stat", "-L", "-c", "%i", "/proc/self/ns/net"]).stdout
+        pid = world.lab.node(name).agent_pid
+        assert pid is not None
+
+        def at_home(pid: int = pid, own: int = int(own)) -> bool:
+            return namespaces_of(pid) == {own}
+
+        assert wait_until(at_home, 10, 0.1), namespaces_of(pid)
+
+
+def namespaces_of(pid: int) -> set[int]:
+    """The network namespaces that descriptors of a process keep alive."""
+    found = set()
+    process = os.pidfd_open(pid)
+    try:
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            fd = _libc.syscall(_PIDFD_GETFD, process, int(entry.name), 0)
+            if fd < 0:
+                continue  # closed meanwhile
+            try:
+                found |= _namespace_of(fd)
+            finally:
+                os.close(fd)
+    finally:
+        os.close(process)
+    return found
+
+
+def _namespace_of(fd: int) -> set[int]:
+    if str(Path(f"/proc/self/fd/{fd}").readlink()).startswith("net:"):
+        return {os.fstat(fd).st_ino}
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return set()
+    namespace = fcntl.ioctl(fd, _SIOCGSKNS)
+    try:
+        return {os.fstat(namespace).st_ino}
+    finally:
+        os.close(namespace)

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+
 import pytest
 
 from ebpfmesh.lab import images
@@ -82,6 +85,43 @@ def test_a_vip_is_served_from_the_first_packet_of_a_new_task(world: World) -> No
 
 def asked(world: World, task: Task) -> list[str]:
     return world.lab.docker(task.node, "exec", task.container, "cat", "/asked").split()
+
+
+ONE_SHOTS = 10
+
+
+def test_one_shot_containers_lose_no_packet(world: World) -> None:
+    """Each asks the VIP first of all, and ends."""
+    network = world.network("eg1", "--attachable")
+    world.service("vote", replicas=2, networks=[network], options=on("node1"))
+    for node in ("node2", "node3"):
+        world.container(node, "other", f"--network={network}")
+    world.wait_ready("vote", 2, *world.agents.nodes)
+    vip = world.vip("vote", network)
+    ask = rf"printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 10 {vip} 80; cat /proc/net/snmp"
+
+    def one_shots(node: str) -> list[str]:
+        return [one_shot(world, node, network, ask) for _ in range(ONE_SHOTS)]
+
+    with ThreadPoolExecutor() as executor:
+        outputs = list(executor.map(one_shots, world.agents.nodes))
+    for output in chain.from_iterable(outputs):
+        assert '"host"' in output, output
+        names, numbers = (line.split() for line in output.splitlines() if line[:4] == "Tcp:")
+        assert dict(zip(names, numbers, strict=True))["RetransSegs"] == "0", output
+
+
+def test_a_network_comes_back_at_once(world: World) -> None:
+    """With its last container a node's part of a network goes; somebody who kept something of
+    it would be in dockerd's way."""
+    network = world.network("eg1", "--attachable")
+    for _ in range(5):
+        one_shot(world, "node3", network, "true")
+
+
+def one_shot(world: World, node: str, network: str, command: str) -> str:
+    run = ("run", "--rm", f"--network={network}", images.BUSYBOX, "sh", "-c", command)
+    return world.lab.docker(node, *run)
 
 
 def test_an_encrypted_network(world: World) -> None:

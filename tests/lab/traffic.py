@@ -17,7 +17,6 @@ import msgspec
 from ebpfmesh.lab import images
 from ebpfmesh.lab.lab import Lab
 
-LOAD = str(Path(__file__).with_name("load.py"))
 MB = 1_000_000
 
 _TIMEOUT_S = 100
@@ -122,17 +121,39 @@ def _pipe(pipe: IO[str] | None) -> IO[str]:
     return pipe
 
 
-class Load:
-    """Starts the load client somewhere in a lab."""
+class Script:
+    """Runs one of the scripts beside this file somewhere in a lab."""
+
+    NAME: str
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
 
+    def _run(self, place: Place, kind: type[T], *args: str) -> T:
+        output = self._lab.run(place.name, self._argv(place, args), timeout_s=_TIMEOUT_S).stdout
+        return msgspec.json.decode(output, type=kind)
+
+    def _popen(self, place: Place, *args: str) -> subprocess.Popen[str]:
+        argv = self._argv(place, args)
+        return self._lab.popen(place.name, argv, stdin=subprocess.PIPE, stderr=None)
+
+    def _argv(self, place: Place, args: Sequence[str]) -> list[str]:
+        script = str(Path(__file__).with_name(self.NAME))
+        return place.argv([sys.executable, script, *args])
+
+
+class Load(Script):
+    """Starts the load client somewhere in a lab."""
+
+    NAME = "load.py"
+
     def http(self, place: Place, *targets: str, count: int = 1) -> Http:
         return self._run(place, Http, "http", *targets, f"--count={count}")
 
-    def collide(self, place: Place, *targets: str, source_port: int, count: int) -> Http:
-        ports = (f"--source-port={source_port}", f"--count={count}")
+    def collide(
+        self, place: Place, *targets: str, source_port: int, count: int, uses: int = 2
+    ) -> Http:
+        ports = (f"--source-port={source_port}", f"--count={count}", f"--uses={uses}")
         return self._run(place, Http, "collide", *targets, *ports)
 
     def udp(
@@ -163,12 +184,3 @@ class Load:
                 yield Held(process)
             finally:
                 process.kill()
-
-    def _run(self, place: Place, kind: type[T], *args: str) -> T:
-        argv = place.argv([sys.executable, LOAD, *args])
-        output = self._lab.run(place.name, argv, timeout_s=_TIMEOUT_S).stdout
-        return msgspec.json.decode(output, type=kind)
-
-    def _popen(self, place: Place, *args: str) -> subprocess.Popen[str]:
-        argv = place.argv([sys.executable, LOAD, *args])
-        return self._lab.popen(place.name, argv, stdin=subprocess.PIPE, stderr=None)

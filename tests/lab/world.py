@@ -15,6 +15,7 @@ from ebpfmesh.lab.processes import wait_until
 from ebpfmesh.lab.services import TaskContainer
 
 from .agents import Agents
+from .corners import Corners
 from .traffic import Load, Place
 
 GONE_TIMEOUT_S = 60
@@ -69,6 +70,7 @@ class World:
         self.lab = lab
         self.agents = agents
         self.load = Load(lab)
+        self.corners = Corners(lab)
         self._services: list[str] = []
         self._networks: list[str] = []
         self._containers: list[tuple[str, str]] = []
@@ -180,6 +182,14 @@ class World:
             return len(found) == count and found.isdisjoint(hosts)
 
         assert wait_until(replaced, REPLACED_TIMEOUT_S, 0.2), f"{service} still has {hosts}"
+
+    def wait_network_left(self, network: str, node: str) -> None:
+        """Wait until a node has dropped a network that no container of it is on any more."""
+
+        def left() -> bool:
+            return not self._has_network(node, network)
+
+        assert wait_until(left, GONE_TIMEOUT_S, 0.1), f"{node} still has {network}"
 
     # --- change -------------------------------------------------------------------------
 
