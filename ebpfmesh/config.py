@@ -141,6 +141,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             "SCTP, is over: what comes then is balanced anew."
         ),
     ] = 180.0
+    spoof_check: Annotated[
+        bool,
+        Meta(
+            description="Whether tasks are held to the addresses and MACs that Docker gave them. "
+            "A task that routes for others, or that gives itself addresses, needs false."
+        ),
+    ] = True
     max_services: Annotated[
         Entries, Meta(description="Lookup tables: one for each service on each of its networks.")
     ] = 4096
@@ -204,10 +211,15 @@ class Setting(msgspec.Struct, frozen=True):
 
     name: str
     variable: str
-    kind: type[str | int | float]
-    default: str | int | float
+    kind: type[str | int | float | bool]
+    default: str | int | float | bool
     allowed: str
     description: str
+
+    @property
+    def default_text(self) -> str:
+        """The default as it is written in the file, but for quotes."""
+        return str(self.default).lower() if self.kind is bool else str(self.default)
 
 
 @cache
@@ -356,6 +368,8 @@ def _bounds(kind: inspect.Type) -> str:
             return "one of " + ", ".join(map(str, values))
         case inspect.IntType(ge=low, le=high):
             return f"an integer from {low} to {high}"
+        case inspect.BoolType():
+            return "true or false"
         case inspect.FloatType(ge=low, le=high):
             return f"a number from {_plain(low)} to {_plain(high)}"
     raise TypeError(f"a setting cannot be {kind}")

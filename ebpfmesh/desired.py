@@ -117,6 +117,7 @@ class _Assembly:
             nodes=frozenset(vtep for vtep in self.vteps.values() if vtep),
             addresses=self.local.addresses,
             attachments=self.local.attachments,
+            endpoints=self.local.endpoints,
         )
 
     def _add_vips(self, service: Service) -> None:

@@ -160,10 +160,25 @@ class Attachment(Frozen, frozen=True):
         return hash(self._place())
 
 
+class EndpointKey(Frozen, frozen=True, order=True):
+    """The node's end of a container's veth: `vni` is its overlay's, 0 in the node's namespace."""
+
+    vni: int
+    ifindex: int
+
+
+class Endpoint(Frozen, frozen=True):
+    """By which address and MAC the packets of the container behind a veth have to be sent."""
+
+    address: str
+    mac: str
+
+
 class LocalView(Frozen, frozen=True):
     """What the agent sees of its own node.
 
-    `addresses`: those of the node's namespace, IPv4 and IPv6, but loopback; `tasks` by task id.
+    `addresses`: those of the node's namespace, IPv4 and IPv6, but loopback; `tasks` by task id;
+    `endpoints`: who is behind which veth, as far as that is known.
     """
 
     node_id: str
@@ -172,6 +187,7 @@ class LocalView(Frozen, frozen=True):
     addresses: frozenset[str] = frozenset()
     tasks: dict[str, LocalTask] = {}
     attachments: frozenset[Attachment] = frozenset()
+    endpoints: dict[EndpointKey, Endpoint] = {}
 
 
 # --- what the maps shall hold -----------------------------------------------------------
@@ -268,3 +284,4 @@ class Desired(Frozen, frozen=True):
     nodes: frozenset[str] = frozenset()
     addresses: frozenset[str] = frozenset()
     attachments: frozenset[Attachment] = frozenset()
+    endpoints: dict[EndpointKey, Endpoint] = {}

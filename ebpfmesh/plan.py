@@ -3,8 +3,8 @@
 
 The order lets a packet find everything that it is pointed to: nodes, backends, tables (side by
 side, so that one batch can swap them all), pools, lists of allowed clients, frontends, local
-addresses, attachments; then the removals: frontends, lists, pools, backends, addresses, nodes,
-attachments.
+addresses, endpoints, attachments; then the removals: frontends, lists, pools, backends, addresses,
+nodes, endpoints, attachments.
 
 A backend that is no longer wanted is first *retired*: it stays in the map as `GONE`, so that its
 flows are refused or balanced again. When its id has rested (`ebpfmesh.ids`) it is freed.
@@ -30,6 +30,8 @@ from ebpfmesh.model import (
     BackendKey,
     BackendState,
     Desired,
+    Endpoint,
+    EndpointKey,
     Frontend,
     FrontendKey,
     Frozen,
@@ -106,6 +108,13 @@ class PutAddress(Frozen, frozen=True, tag=True):
     address: str
 
 
+class PutEndpoint(Frozen, frozen=True, tag=True):
+    """Hold the container behind a veth to its own address and MAC."""
+
+    key: EndpointKey
+    endpoint: Endpoint
+
+
 class Attach(Frozen, frozen=True, tag=True):
     """Attach the programs of the role."""
 
@@ -154,6 +163,12 @@ class DelNode(Frozen, frozen=True, tag=True):
     vtep: str
 
 
+class DelEndpoint(Frozen, frozen=True, tag=True):
+    """Nobody known is behind the veth any more."""
+
+    key: EndpointKey
+
+
 class Detach(Frozen, frozen=True, tag=True):
     """Take the role's programs off; a namespace or link that is gone is a success."""
 
@@ -161,10 +176,26 @@ class Detach(Frozen, frozen=True, tag=True):
 
 
 Put: TypeAlias = (
-    PutNode | PutBackend | PutTable | PutPool | PutAllowed | PutFrontend | PutAddress | Attach
+    PutNode
+    | PutBackend
+    | PutTable
+    | PutPool
+    | PutAllowed
+    | PutFrontend
+    | PutAddress
+    | PutEndpoint
+    | Attach
 )
 Removal: TypeAlias = (
-    DelFrontend | DelAllowed | DelPool | RetireBackend | FreeBackend | DelAddress | DelNode | Detach
+    DelFrontend
+    | DelAllowed
+    | DelPool
+    | RetireBackend
+    | FreeBackend
+    | DelAddress
+    | DelNode
+    | DelEndpoint
+    | Detach
 )
 Operation: TypeAlias = Put | Removal
 REMOVALS = (
@@ -175,6 +206,7 @@ REMOVALS = (
     FreeBackend,
     DelAddress,
     DelNode,
+    DelEndpoint,
     Detach,
 )
 
@@ -235,6 +267,7 @@ def laid_over(desired: Desired, actual: Actual) -> Desired:
         nodes=actual.nodes | desired.nodes,
         addresses=actual.addresses | desired.addresses,
         attachments=actual.attachments | desired.attachments,
+        endpoints=actual.endpoints | desired.endpoints,
     )
 
 
@@ -273,6 +306,9 @@ def _puts(desired: Desired, actual: Actual) -> Iterator[Operation]:
             yield PutAllowed(key, networks)
     yield from map(PutFrontend, _changed(desired.frontends, actual.frontends))
     yield from map(PutAddress, sorted(desired.addresses - actual.addresses))
+    for place, endpoint in sorted(desired.endpoints.items()):
+        if actual.endpoints.get(place) != endpoint:
+            yield PutEndpoint(place, endpoint)
     yield from map(Attach, _in_order(desired.attachments - actual.attachments))
 
 
@@ -288,6 +324,7 @@ def _removals(
     yield from map(FreeBackend, sorted(over))
     yield from map(DelAddress, sorted(actual.addresses - desired.addresses))
     yield from map(DelNode, sorted(actual.nodes - desired.nodes))
+    yield from map(DelEndpoint, sorted(actual.endpoints.keys() - desired.endpoints.keys()))
     yield from map(Detach, _in_order(actual.attachments - desired.attachments))
 
 
@@ -314,6 +351,7 @@ class _Change:
         self.nodes = set(actual.nodes)
         self.addresses = set(actual.addresses)
         self.attachments = set(actual.attachments)
+        self.endpoints = dict(actual.endpoints)
 
     def result(self) -> Actual:
         return Actual(
@@ -324,6 +362,7 @@ class _Change:
             nodes=frozenset(self.nodes),
             addresses=frozenset(self.addresses),
             attachments=frozenset(self.attachments),
+            endpoints=self.endpoints,
             retired=frozenset(self.retired),
             counts=self.counts,
         )
@@ -345,6 +384,8 @@ class _Change:
                 self.frontends[frontend.key] = frontend
             case PutAddress(address=address):
                 self.addresses.add(address)
+            case PutEndpoint(key=place, endpoint=endpoint):
+                self.endpoints[place] = endpoint
             case Attach(attachment=attachment):
                 self.attachments.add(attachment)
 
@@ -366,5 +407,7 @@ class _Change:
                 self.addresses.discard(address)
             case DelNode(vtep=vtep):
                 self.nodes.discard(vtep)
+            case DelEndpoint(key=place):
+                self.endpoints.pop(place, None)
             case Detach(attachment=attachment):
                 self.attachments.discard(attachment)

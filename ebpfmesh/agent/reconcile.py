@@ -31,6 +31,7 @@ from ebpfmesh.plan import (
     Attach,
     DelAddress,
     DelAllowed,
+    DelEndpoint,
     DelFrontend,
     DelNode,
     DelPool,
@@ -40,6 +41,7 @@ from ebpfmesh.plan import (
     PutAddress,
     PutAllowed,
     PutBackend,
+    PutEndpoint,
     PutFrontend,
     PutNode,
     PutPool,
@@ -72,8 +74,10 @@ class Reconciler:
         """Takes over what an earlier agent has left in the maps, with the ids that it gave.
 
         Which tables are in place is not read back, nor which programs are attached: both are
-        put there again, which no packet notices.
+        put there again, which no packet notices. Who is behind which veth may have changed since:
+        nobody is held to an address until that has been found out again.
         """
+        self.maps.clear_endpoints()
         stored = self.maps.pools()
         names = {pool_id: key for pool_id, (key, _) in stored.items()}
         frontends = self.maps.frontends(names)
@@ -211,6 +215,14 @@ class Reconciler:
     @_apply.register
     def _(self, operation: PutAddress) -> None:
         self.maps.put_address(operation.address)
+
+    @_apply.register
+    def _(self, operation: PutEndpoint) -> None:
+        self.maps.put_endpoint(operation.key, operation.endpoint)
+
+    @_apply.register
+    def _(self, operation: DelEndpoint) -> None:
+        self.maps.delete_endpoint(operation.key)
 
     @_apply.register
     def _(self, operation: Attach) -> None:

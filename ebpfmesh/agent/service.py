@@ -102,6 +102,7 @@ class Agent:
             config.device,
             Path(config.netns_dir),
             patterns(config.interfaces),
+            spoof_check=config.spoof_check,
         )
         self._datapath, reconciler = await self._worker(self._open_datapath, viewer)
         self._store = StateStore(Path(config.state_dir) / "mesh.state")

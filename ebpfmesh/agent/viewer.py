@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from ebpfmesh.agent.senders import endpoints
 from ebpfmesh.datapath.discover import (
     Device,
     HostLinks,
@@ -31,6 +32,8 @@ class Viewer:
         device: str,
         netns_dir: Path,
         interfaces: Sequence[str] = (),
+        *,
+        spoof_check: bool = True,
     ) -> None:
         self._node_id = node_id
         self._vtep = vtep
@@ -38,6 +41,7 @@ class Viewer:
         self._netns_dir = netns_dir
         self._interfaces = interfaces
         self._known: Device | None = None
+        self._spoof_check = spoof_check
         self._sandboxes: dict[str, Sandbox] = {}
 
     def device(self) -> Device:
@@ -57,13 +61,17 @@ class Viewer:
         host = look_at_host()
         device = self._device_of(host)
         tasks = self._tasks(containers, known, host.gateway_network())
+        attachments = self._attachments(host, device)
         return LocalView(
             node_id=self._node_id,
             vtep=self._vtep,
             device=device.name if device else "",
             addresses=host.own_addresses(),
             tasks=tasks,
-            attachments=frozenset(self._attachments(host, device)),
+            attachments=frozenset(attachments),
+            endpoints=(
+                endpoints(containers, self._sandboxes, attachments) if self._spoof_check else {}
+            ),
         )
 
     def _device_of(self, host: HostLinks) -> Device | None:
@@ -109,9 +117,10 @@ class Viewer:
         )
 
     def _sandbox(self, container: LocalContainer, gateways: IPv4Network | None) -> Sandbox | None:
-        """A container's network does not change once its way out is there: looked at once."""
+        """A container's network does not change once all that dockerd gave it is there."""
         seen = self._sandboxes.get(container.id)
-        if seen is not None and seen.gateway is not None:
+        given = {end.address for end in container.endpoints.values()}
+        if seen is not None and seen.gateway is not None and given <= seen.macs.keys():
             return seen
         if not container.sandbox:
             return None

@@ -35,7 +35,7 @@ def configuration() -> str:
 
 
 def _section(setting: Setting) -> str:
-    default = "auto (empty)" if setting.default == "" else f"`{setting.default}`"
+    default = f"`{setting.default_text}`" if setting.default_text else "auto (empty)"
     return (
         f"## `{setting.name}`\n\n"
         f"{setting.description}\n\n"

@@ -69,11 +69,11 @@ def _parameter(name: str, flag: str, text: str, metavar: str) -> inspect.Paramet
 
 
 def _help(setting: Setting) -> str:
-    default = "auto" if setting.default == "" else setting.default
     return (
-        f"{setting.description}  [{setting.allowed}; env: {setting.variable}; default: {default}]"
+        f"{setting.description}  "
+        f"[{setting.allowed}; env: {setting.variable}; default: {setting.default_text or 'auto'}]"
     )
 
 
 def _metavar(setting: Setting) -> str:
-    return {str: "TEXT", int: "INTEGER", float: "SECONDS"}[setting.kind]
+    return {str: "TEXT", int: "INTEGER", float: "SECONDS", bool: "BOOLEAN"}[setting.kind]

@@ -44,6 +44,7 @@ def defines(config: Config, device: Device, vtep: str, vxlan_port: int) -> dict[
         "NIC_IFINDEX": device.index,
         "UNDERLAY_MTU": config.underlay_mtu or device.mtu,
         "RETURN_DSR": int(config.return_mode == "dsr"),
+        "SPOOF_CHECK": int(config.spoof_check),
         "SYN_TIMEOUT_NS": _nanoseconds(config.syn_timeout_s),
         "TCP_TIMEOUT_NS": _nanoseconds(config.tcp_timeout_s),
         "UDP_TIMEOUT_NS": _nanoseconds(config.udp_timeout_s),

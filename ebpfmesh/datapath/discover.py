@@ -129,10 +129,14 @@ def overlay_attachments(path: Path) -> list[Attachment]:
 
 @dataclass(frozen=True)
 class Sandbox:
-    """The network of one container: its way out, and the MAC of each of its addresses."""
+    """The network of one container: its way out, and of each of its addresses the MAC.
+
+    `peers` are the other ends of the veths that hold the addresses, in namespaces of their own.
+    """
 
     gateway: Gateway | None
     macs: dict[str, str]
+    peers: dict[str, int]
 
 
 def look_at_sandbox(path: str, gateways: IPv4Network | None) -> Sandbox | None:
@@ -143,12 +147,15 @@ def look_at_sandbox(path: str, gateways: IPv4Network | None) -> Sandbox | None:
             addresses = links.addresses()
     except OSError:
         return None
-    gateway, macs = None, {}
+    gateway = None
+    macs: dict[str, str] = {}
+    peers: dict[str, int] = {}
     for a in addresses:
         link = by_index.get(a.index)
         if link is None or not link.mac:
             continue
         macs[a.address] = link.mac
+        peers[a.address] = link.peer
         if gateways and link.peer and IPv4Address(a.address) in gateways:
             gateway = Gateway(address=a.address, mac=link.mac, ifindex=link.peer)
-    return Sandbox(gateway, macs)
+    return Sandbox(gateway, macs, peers)

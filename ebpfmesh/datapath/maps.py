@@ -25,6 +25,8 @@ from ebpfmesh.model import (
     Backend,
     BackendKey,
     BackendState,
+    Endpoint,
+    EndpointKey,
     Frontend,
     FrontendKey,
     FrontendKind,
@@ -320,6 +322,35 @@ class Maps:
             return "addresses", ctypes.c_uint32(address_to_int(address))
         raw = socket.inet_pton(socket.AF_INET6, address)
         return "addresses6", self._module.table("addresses6").Key.from_buffer_copy(raw)
+
+    # -- who is behind a veth -------------------------------------------------------------
+
+    def put_endpoint(self, key: EndpointKey, endpoint: Endpoint) -> None:
+        """Holds the container behind a veth to its address and MAC."""
+        leaf = self._module.table("endpoints").Leaf(address=address_to_int(endpoint.address))
+        leaf.mac[:] = _mac_bytes(endpoint.mac)
+        self._update("endpoints", self._endpoint_key(key), leaf)
+
+    def delete_endpoint(self, key: EndpointKey) -> None:
+        """The reverse of `put_endpoint`."""
+        self._delete("endpoints", self._endpoint_key(key))
+
+    def endpoints(self) -> dict[EndpointKey, Endpoint]:
+        """Who is held to what."""
+        return {
+            EndpointKey(key.vni, key.ifindex): Endpoint(
+                int_to_address(leaf.address), _mac_text(leaf.mac)
+            )
+            for key, leaf in self._module.table("endpoints").items()
+        }
+
+    def clear_endpoints(self) -> None:
+        """Holds nobody to anything."""
+        for key in self.endpoints():
+            self.delete_endpoint(key)
+
+    def _endpoint_key(self, key: EndpointKey) -> Any:
+        return self._module.table("endpoints").Key(key.vni, key.ifindex)
 
     # -- settings of running programs -----------------------------------------------------
 

@@ -9,6 +9,10 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
+from ebpfmesh.datapath.discover import look_at_sandbox
+from ebpfmesh.datapath.maps import Maps
+from ebpfmesh.model import Endpoint, EndpointKey
+
 from .conftest import MakeNode
 from .net import (
     ALICE,
@@ -204,6 +208,38 @@ def test_without_the_check_nobody_is_judged(make_node: MakeNode) -> None:
     mallory_is_known(node)
     assert node.overlay_ingress(tcp(f"{ALICE}:4000", f"{VIP}:80")).verdict == TC_OK
     node.clear()
+
+
+# --- what the agent writes down
+
+
+def test_endpoints_are_written_and_read_back(node: Node) -> None:
+    maps = Maps(node.module)
+    there = {
+        EndpointKey(VNI, 7): Endpoint(ALICE, docker_mac(ALICE)),
+        EndpointKey(0, 9): Endpoint(HERE_GATEWAY, docker_mac(HERE_GATEWAY)),
+    }
+    for key, endpoint in there.items():
+        maps.put_endpoint(key, endpoint)
+    assert maps.endpoints() == there
+    maps.delete_endpoint(EndpointKey(VNI, 7))
+    maps.delete_endpoint(EndpointKey(VNI, 7))
+    assert list(maps.endpoints()) == [EndpointKey(0, 9)]
+    maps.clear_endpoints()
+    assert maps.endpoints() == {}
+
+
+def test_what_the_agent_writes_is_what_the_program_reads(node: Node, web: Service) -> None:
+    key = EndpointKey(VNI, ifindex("gw0"))
+    Maps(node.module).put_endpoint(key, Endpoint(ALICE, docker_mac(ALICE)))
+    assert node.overlay_ingress(tcp(f"{ALICE}:4000", f"{VIP}:80")).verdict == TC_OK
+    assert node.overlay_ingress(tcp(f"{MALLORY}:4000", f"{VIP}:80")).verdict == TC_SHOT
+
+
+def test_other_end_of_a_containers_veth_is_found(node: Node) -> None:
+    sandbox = look_at_sandbox("/proc/thread-self/ns/net", None)
+    assert sandbox is not None
+    assert sandbox.peers[NODE_A] == ifindex("lan0")
 
 
 # --- out of a task, by docker_gwbridge

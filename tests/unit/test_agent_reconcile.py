@@ -21,6 +21,8 @@ from ebpfmesh.model import (
     BackendKey,
     BackendState,
     Desired,
+    Endpoint,
+    EndpointKey,
     Frontend,
     FrontendKey,
     FrontendKind,
@@ -50,6 +52,7 @@ class MemoryMaps:
         self.known_nodes: set[str] = set()
         self.own_addresses: set[str] = set()
         self.lists: dict[int, set[str]] = {}
+        self.senders: dict[EndpointKey, Endpoint] = {}
 
     def put_frontend(self, frontend: Frontend, number: int, pool: int) -> None:
         self.stored_frontends[frontend.key] = StoredFrontend(frontend, number, pool)
@@ -119,6 +122,15 @@ class MemoryMaps:
 
     def addresses(self) -> frozenset[str]:
         return frozenset(self.own_addresses)
+
+    def put_endpoint(self, key: EndpointKey, endpoint: Endpoint) -> None:
+        self.senders[key] = endpoint
+
+    def delete_endpoint(self, key: EndpointKey) -> None:
+        self.senders.pop(key, None)
+
+    def clear_endpoints(self) -> None:
+        self.senders.clear()
 
 
 class MemoryAttacher:
@@ -260,6 +272,20 @@ def test_restarted_agent_takes_networks_off_a_list(maps: MemoryMaps, clock: Cloc
     again.adopt()
     again.sync(allowing("10.0.0.0/8"), whole=True)
     assert maps.allowed() == {1: {"10.0.0.0/8"}}
+
+
+def test_restarted_agent_holds_nobody_to_an_old_address(maps: MemoryMaps, clock: Clock) -> None:
+    old, new = EndpointKey(VNI, 7), EndpointKey(VNI, 8)
+    alice = Endpoint("10.0.1.3", "02:42:0a:00:01:03")
+    r = reconciler(maps, MemoryAttacher(), clock)
+    r.sync(Desired(endpoints={old: alice, new: alice}), whole=True)
+    r.sync(Desired(endpoints={old: alice}), whole=True)
+    assert maps.senders == {old: alice}
+    again = reconciler(maps, MemoryAttacher(), clock)
+    again.adopt()
+    assert maps.senders == {}
+    again.sync(Desired(endpoints={new: alice}), whole=True)
+    assert maps.senders == {new: alice}
 
 
 def test_restarted_agent_gives_the_same_ids(maps: MemoryMaps, clock: Clock) -> None:

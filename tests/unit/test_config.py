@@ -24,12 +24,21 @@ def test_every_default_is_allowed_from_each_source() -> None:
     defaults = {name: setting.default for name, setting in settings().items()}
     environ = {setting.variable: str(setting.default) for setting in settings().values()}
     text = "\n".join(
-        f"{name} = {value!r}" if isinstance(value, str) else f"{name} = {value}"
-        for name, value in defaults.items()
+        f"{setting.name} = {setting.default_text!r}"
+        if setting.kind is str
+        else f"{setting.name} = {setting.default_text}"
+        for setting in settings().values()
     )
     assert from_file(text) == Config()
     assert parse("", SOURCE, environ, {}) == Config()
     assert parse("", SOURCE, {}, defaults) == Config()
+
+
+def test_yes_or_no() -> None:
+    assert Config().spoof_check is True
+    assert from_file("spoof_check = false").spoof_check is False
+    assert parse("", SOURCE, {"EBPFMESH_SPOOF_CHECK": "false"}, {}).spoof_check is False
+    assert parse("", SOURCE, {}, {"spoof_check": "true"}).spoof_check is True
 
 
 def test_later_sources_win() -> None:
@@ -72,6 +81,7 @@ BAD = [
     ("interfaces", "eth0, eth1", "names of links or globs"),
     ("interfaces", "eth0,", "names of links or globs"),
     ("interfaces", "a-name-of-16-chars", "names of links or globs"),
+    ("spoof_check", "perhaps", "true or false"),
     ("xdp", "fast", "one of auto, generic, native, off"),
     ("return_mode", "nat", "one of dsr, tunnel"),
     ("log_level", "loud", "one of debug, error, info, warning"),

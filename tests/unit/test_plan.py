@@ -14,6 +14,8 @@ from ebpfmesh.model import (
     BackendKey,
     BackendState,
     Desired,
+    Endpoint,
+    EndpointKey,
     Frontend,
     FrontendKey,
     FrontendKind,
@@ -33,6 +35,7 @@ ORDER = [
     ops.PutAllowed,
     ops.PutFrontend,
     ops.PutAddress,
+    ops.PutEndpoint,
     ops.Attach,
     ops.DelFrontend,
     ops.DelAllowed,
@@ -41,6 +44,7 @@ ORDER = [
     ops.FreeBackend,
     ops.DelAddress,
     ops.DelNode,
+    ops.DelEndpoint,
     ops.Detach,
 ]
 GATEWAY = Gateway("172.18.0.3", "02:42:ac:12:00:03", 7)
@@ -79,6 +83,8 @@ backend_keys = st.builds(BackendKey, st.sampled_from("abcdef"), vnis)
 attachments = st.builds(
     Attachment, st.just("overlay"), st.just("/ns"), st.integers(1, 3), st.just("veth0"), vnis
 )
+endpoint_keys = st.builds(EndpointKey, vnis, st.integers(1, 3))
+endpoints = st.builds(Endpoint, addresses, st.just("02:42:0a:00:00:03"))
 backends = st.builds(
     Backend,
     backend_keys,
@@ -124,6 +130,7 @@ def desired_states(draw: st.DrawFn) -> Desired:
         nodes=draw(st.frozensets(st.sampled_from(["192.0.2.11", "192.0.2.12"]))),
         addresses=draw(st.frozensets(addresses)),
         attachments=draw(st.frozensets(attachments, max_size=3)),
+        endpoints=draw(st.dictionaries(endpoint_keys, endpoints, max_size=3)),
     )
 
 
@@ -305,6 +312,18 @@ def test_a_list_is_there_before_the_frontend_that_asks_for_it_and_goes_after_it(
     assert steps == (ops.PutAllowed(POOL, networks), ops.PutFrontend(frontend))
     steps = plan(opened, reached(closed))
     assert steps == (ops.PutFrontend(opened.frontends[key]), ops.DelAllowed(POOL))
+
+
+def test_who_is_behind_a_veth_is_known_before_its_programs_look() -> None:
+    place = EndpointKey(4097, 7)
+    attachment = Attachment("overlay", "/ns", 7, "veth0", 4097)
+    there = Endpoint("10.0.1.5", "02:42:0a:00:01:05")
+    desired = Desired(endpoints={place: there}, attachments=frozenset({attachment}))
+    assert plan(desired, Actual()) == (ops.PutEndpoint(place, there), ops.Attach(attachment))
+    other = Endpoint("10.0.1.6", "02:42:0a:00:01:06")
+    moved = msgspec.structs.replace(desired, endpoints={place: other})
+    assert plan(moved, reached(desired)) == (ops.PutEndpoint(place, other),)
+    assert plan(Desired(), reached(desired))[0] == ops.DelEndpoint(place)
 
 
 def test_a_link_that_was_renamed_keeps_its_programs() -> None:
