@@ -75,8 +75,7 @@ static __always_inline bool flow_claim(struct flow_key *key, struct flow *flow)
 	reply.to = reversed(&key->t);
 	twin = twin_key(key, &flow->to);
 	if (!claim_tuple(&twin, &reply)) {
-		/* SCTP's checksum does not allow a port to be changed in passing. */
-		if (key->protocol == PROTO_SCTP || !claim_other_port(&twin, &reply))
+		if (!claim_other_port(&twin, &reply))
 			return false;
 		flow->to.sport = twin.t.dport;
 	}

@@ -47,7 +47,7 @@ static __always_inline int deliver_flow(struct __sk_buff *skb, const struct pack
 	__u32 ifindex;
 
 	count_skb(skb, p, flow->frontend, id, TO_BACKEND);
-	if (flow->entry && !RETURN_DSR && is_syn(p) && mss_clamp(skb, TUNNEL_MSS))
+	if (flow->entry && !RETURN_DSR && is_tcp_syn(p) && mss_clamp(skb, TUNNEL_MSS))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
 	if (nat_rewrite(skb, p, &flow->to))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);

@@ -12,12 +12,14 @@
 
 int overlay_ingress(struct __sk_buff *skb)
 {
-	return vip_from_container(skb);
+	sctp_begin(skb);
+	return sctp_finish(skb, vip_from_container(skb));
 }
 
 int overlay_egress(struct __sk_buff *skb)
 {
-	return vip_to_container(skb);
+	sctp_begin(skb);
+	return sctp_finish(skb, vip_to_container(skb));
 }
 
 int nic_xdp(struct xdp_md *ctx)
@@ -27,17 +29,20 @@ int nic_xdp(struct xdp_md *ctx)
 
 int nic_ingress(struct __sk_buff *skb)
 {
-	return mesh_nic(skb);
+	sctp_begin(skb);
+	return sctp_finish(skb, mesh_nic(skb));
 }
 
 int gateway_ingress(struct __sk_buff *skb)
 {
-	return mesh_from_task(skb);
+	sctp_begin(skb);
+	return sctp_finish(skb, mesh_from_task(skb));
 }
 
 int gateway_egress(struct __sk_buff *skb)
 {
-	return mesh_to_task(skb);
+	sctp_begin(skb);
+	return sctp_finish(skb, mesh_to_task(skb));
 }
 
 int sock_connect4(struct bpf_sock_addr *ctx)

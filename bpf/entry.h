@@ -144,9 +144,6 @@ static __always_inline enum reason entry_balance(void *ctx, const struct packet 
 
 	if (!addresses.lookup(&address))
 		return HANDBACK_foreign_address;
-	/* Its checksum, a CRC of the whole packet, does not allow a port to be changed. */
-	if (p->protocol == PROTO_SCTP && frontend->target_port != p->t.dport)
-		return HANDBACK_sctp_port;
 	if (!is_syn(p) && has_local_socket(ctx, p))
 		return HANDBACK_local_socket;
 	why = entry_kernels(p, key);

@@ -48,20 +48,22 @@ static __always_inline bool flow_dead(const struct flow *flow, __u8 protocol, __
 {
 	__u64 idle = now - flow->seen_ns;
 
-	if (protocol != IPPROTO_TCP)
+	if (protocol == IPPROTO_UDP)
 		return idle > UDP_TIMEOUT_NS;
 	if (flow_closed(flow->flags))
 		return true;
 	return idle > (flow->flags & FLOW_ANSWERED ? TCP_TIMEOUT_NS : SYN_TIMEOUT_NS);
 }
 
-/* A datagram after that long a silence is a new flow's. A TCP connection may be idle for days. */
+/* A datagram after that long a silence is a new flow's. A TCP connection may be idle for days,
+ * and so may an SCTP association.
+ */
 static __always_inline bool flow_expired(__u8 protocol, __u64 seen_ns)
 {
-	return protocol != IPPROTO_TCP && bpf_ktime_get_coarse_ns() - seen_ns > UDP_TIMEOUT_NS;
+	return protocol == IPPROTO_UDP && bpf_ktime_get_coarse_ns() - seen_ns > UDP_TIMEOUT_NS;
 }
 
-/* A SYN of the client starts afresh where the old connection has ended, or begun to. */
+/* A SYN, or INIT, of the client starts afresh where the old connection has ended, or begun to. */
 static __always_inline bool flow_restarts(const struct packet *p, __u16 flags)
 {
 	return is_syn(p) && (flags & (FLOW_FIN_CLIENT | FLOW_FIN_SERVER | FLOW_RST));

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Every map. They are pinned, so that they outlive the agent. */
+/* Every map. Those with a state are pinned, so that they outlive the agent. */
 #ifndef EBPFMESH_MAPS_H
 #define EBPFMESH_MAPS_H
 
@@ -32,6 +32,9 @@ BPF_TABLE_PINNED("hash", __be32, u32, local_backends, MAX_BACKENDS, PIN_DIR "/lo
 BPF_TABLE_PINNED("hash", struct endpoint_key, struct endpoint, endpoints, MAX_BACKENDS,
 		 PIN_DIR "/endpoints");
 BPF_TABLE_PINNED("array", u32, struct settings, settings, 1, PIN_DIR "/settings");
+
+/* Constants, written by the loader. Not pinned: every load has its own. */
+BPF_TABLE("array", u32, struct crc32c, crc32c, 1);
 
 /* Written by the programs. flows and replies are the two directions of a translation. */
 BPF_TABLE_PINNED("lru_hash", struct flow_key, struct flow, flows, MAX_FLOWS, PIN_DIR "/flows");

@@ -4,6 +4,7 @@
 #define EBPFMESH_NAT_H
 
 #include "parse.h"
+#include "sctp.h"
 
 static __always_inline int l4_checksum_offset(__u8 protocol)
 {
@@ -11,7 +12,7 @@ static __always_inline int l4_checksum_offset(__u8 protocol)
 		return L4_OFFSET + offsetof(struct tcphdr, check);
 	if (protocol == IPPROTO_UDP)
 		return L4_OFFSET + offsetof(struct udphdr, check);
-	return 0; /* SCTP's covers neither addresses nor, therefore, anything that changes here */
+	return 0; /* SCTP's does not cover addresses, and is no sum */
 }
 
 /* The pseudo header's part is kept apart: a checksum that the card is to finish (offload)
@@ -26,8 +27,11 @@ static __always_inline int nat_l4_checksum(struct __sk_buff *skb, const struct p
 	__be32 to_ports = *(const __be32 *)&to->sport;
 	int err;
 
-	if (!offset)
-		return from_ports == to_ports ? 0 : -1;
+	if (!offset) {
+		if (from_ports != to_ports)
+			sctp_new_ports(skb, p->length - sizeof(struct iphdr), from_ports, to_ports);
+		return 0;
+	}
 	err = bpf_l4_csum_replace(skb, offset, 0, address_diff, BPF_F_PSEUDO_HDR | udp);
 	if (err || from_ports == to_ports)
 		return err;

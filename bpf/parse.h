@@ -21,6 +21,16 @@
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
 
+/* SCTP's chunks that begin or end an association. RFC 9260, 3.2. */
+#define SCTP_INIT 1
+#define SCTP_INIT_ACK 2
+#define SCTP_ABORT 6
+#define SCTP_SHUTDOWN 7
+#define SCTP_SHUTDOWN_ACK 8
+#define SCTP_SHUTDOWN_COMPLETE 14
+#define SCTP_MIN_LEN 16 /* the common header and that of one chunk */
+#define SCTP_CHUNK 12   /* where the first chunk begins */
+
 /* Without IPv4 options, everything has its fixed place behind the Ethernet header. */
 #define L3_OFFSET ETH_HLEN
 #define L4_OFFSET (ETH_HLEN + 20)
@@ -32,14 +42,20 @@ struct packet {
 	struct tuple t;
 	__u16 length; /* of the IPv4 packet, as its header says; host order */
 	__u8 protocol;
-	__u8 tcp_flags;
+	__u8 tcp_flags; /* of SCTP, the flags that mean what its first chunk does */
 	__u8 dont_fragment;
 	__u8 pad[3];
 };
 
+/* Opens a connection, or an association. */
 static __always_inline bool is_syn(const struct packet *p)
 {
-	return p->protocol == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+	return (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+static __always_inline bool is_tcp_syn(const struct packet *p)
+{
+	return p->protocol == IPPROTO_TCP && is_syn(p);
 }
 
 static __always_inline bool is_syn_ack(const struct packet *p)
@@ -51,6 +67,26 @@ static __always_inline bool is_syn_ack(const struct packet *p)
 static __always_inline bool has_flows(__u8 protocol)
 {
 	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == PROTO_SCTP;
+}
+
+/* Four bits for each type of chunk below 16: FIN, SYN, RST, and ACK above them. */
+#define CHUNK_FLAGS(type, flags) ((__u64)(((flags) & 7) | ((flags) & TCP_ACK) >> 1) << 4 * (type))
+#define CHUNKS                                                                                     \
+	(CHUNK_FLAGS(SCTP_INIT, TCP_SYN) | CHUNK_FLAGS(SCTP_INIT_ACK, TCP_SYN | TCP_ACK) |         \
+	 CHUNK_FLAGS(SCTP_ABORT, TCP_RST) | CHUNK_FLAGS(SCTP_SHUTDOWN, TCP_FIN) |                  \
+	 CHUNK_FLAGS(SCTP_SHUTDOWN_ACK, TCP_FIN) | CHUNK_FLAGS(SCTP_SHUTDOWN_COMPLETE, TCP_RST))
+
+/* The flags that mean for TCP what the chunk does for SCTP: one that opens or ends an association
+ * stands first, and mostly alone. After SHUTDOWN COMPLETE nothing comes any more, from neither
+ * side. By a shift, not by comparisons: the verifier would follow each outcome through all that is
+ * behind.
+ */
+static __always_inline __u8 flags_of_chunk(__u64 type)
+{
+	__u64 below_16 = (type - 16) >> 63;
+	__u64 flags = CHUNKS >> 4 * (type & 15) & 15 * below_16;
+
+	return (flags & 7) | (flags & 8) << 1;
 }
 
 /* Reads the IPv4 packet at l3. Returns 0, or why it is left to the kernel. For a protocol
@@ -86,6 +122,11 @@ static __always_inline enum reason parse_ipv4(void *l3, void *end, struct packet
 			return HANDBACK_truncated;
 		p->tcp_flags = ((__u8 *)ports)[13];
 	}
+	if (p->protocol == PROTO_SCTP) {
+		if ((void *)ports + SCTP_MIN_LEN > end)
+			return HANDBACK_truncated;
+		p->tcp_flags = flags_of_chunk(((__u8 *)ports)[SCTP_CHUNK]);
+	}
 	return REASON_NONE;
 }
 
@@ -97,8 +138,12 @@ static __always_inline enum reason parse_ipv4(void *l3, void *end, struct packet
  */
 static __always_inline bool length_is_true(const struct packet *p, __u32 frame)
 {
-	__u32 l4 = p->protocol == IPPROTO_TCP ? sizeof(struct tcphdr) : sizeof(struct udphdr);
+	__u32 l4 = sizeof(struct udphdr);
 
+	if (p->protocol == IPPROTO_TCP)
+		l4 = sizeof(struct tcphdr);
+	if (p->protocol == PROTO_SCTP)
+		l4 = SCTP_MIN_LEN;
 	return p->length >= sizeof(struct iphdr) + l4 && p->length + ETH_HLEN <= frame;
 }
 

@@ -29,7 +29,6 @@
 	X(no_frontend)     /* nothing that is balanced */                                          \
 	X(foreign_address) /* a published port, but of another machine */                          \
 	X(no_backend)      /* the node itself asks a port without backends: the kernel answers */  \
-	X(sctp_port)       /* SCTP to a published port that is not its target port */              \
 	X(unknown_flow)    /* while taking over: a connection of the path before */                \
 	X(giving_back)     /* a new flow while all is given back */                                \
 	X(vlan)            /* a tagged frame */                                                    \

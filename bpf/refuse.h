@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Telling a client at once that nobody is there, as a kernel would: a TCP reset (RFC 9293,
- * 3.10.7.1), or "port unreachable" for UDP (RFC 1122, 3.2.2.1). The packet is turned into its own
- * answer, with the Ethernet addresses swapped; the caller sends it back.
+ * 3.10.7.1), "port unreachable" for UDP (RFC 1122, 3.2.2.1), an ABORT for SCTP. The packet is
+ * turned into its own answer, with the Ethernet addresses swapped; the caller sends it back.
  */
 #ifndef EBPFMESH_REFUSE_H
 #define EBPFMESH_REFUSE_H
@@ -10,6 +10,7 @@
 #include "counters.h"
 #include "icmp.h"
 #include "parse.h"
+#include "sctp.h"
 
 #define REFUSE_TTL 64
 #define ICMP_UNREACHABLE 3
@@ -123,6 +124,25 @@ static __always_inline int refuse_udp(struct __sk_buff *skb, const struct packet
 	return bpf_skb_store_bytes(skb, L3_OFFSET, &u, sizeof(u), BPF_F_RECOMPUTE_CSUM);
 }
 
+static __always_inline int refuse_sctp(struct __sk_buff *skb, const struct packet *p)
+{
+	struct sctp_start start = {};
+	struct iphdr ip;
+
+	if (bpf_skb_load_bytes(skb, L4_OFFSET, &start, SCTP_ANSWER_LEN))
+		return -1;
+	if (start.chunk.type == SCTP_INIT &&
+	    bpf_skb_load_bytes(skb, L4_OFFSET + SCTP_ANSWER_LEN, &start.tag, sizeof(start.tag)))
+		return -1;
+	if (sctp_answer(&start))
+		return -1;
+	answer_header(&ip, p, PROTO_SCTP, sizeof(ip) + SCTP_ANSWER_LEN);
+	if (bpf_skb_change_tail(skb, L4_OFFSET + SCTP_ANSWER_LEN, 0) ||
+	    bpf_skb_store_bytes(skb, L3_OFFSET, &ip, sizeof(ip), BPF_F_RECOMPUTE_CSUM))
+		return -1;
+	return bpf_skb_store_bytes(skb, L4_OFFSET, &start, SCTP_ANSWER_LEN, BPF_F_RECOMPUTE_CSUM);
+}
+
 /* Turns the packet into its refusal. False if it is not one to be answered: then it is dropped. */
 static __always_inline bool refuse(struct __sk_buff *skb, const struct packet *p)
 {
@@ -132,6 +152,8 @@ static __always_inline bool refuse(struct __sk_buff *skb, const struct packet *p
 		err = refuse_tcp(skb, p);
 	else if (p->protocol == IPPROTO_UDP)
 		err = refuse_udp(skb, p);
+	else if (p->protocol == PROTO_SCTP)
+		err = refuse_sctp(skb, p);
 	return !err && !swap_macs(skb);
 }
 

@@ -5,6 +5,7 @@
 
 #include "counters.h"
 #include "encap.h"
+#include "sctp.h"
 
 /* bcc declares three arguments of the four. */
 static int (*redirect_neigh)(__u32 ifindex, struct bpf_redir_neigh *params, int plen,
@@ -53,6 +54,7 @@ static __always_inline int tc_send_wrapped(struct __sk_buff *skb, __be32 vtep, _
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
 	if (bpf_skb_store_bytes(skb, L3_OFFSET, &o.ip, WRAP_LEN, 0))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
+	sctp_moved(skb, WRAP_LEN);
 	return send_out(NIC_IFINDEX);
 }
 

@@ -11,7 +11,7 @@
 /* UDP does not tell its first datagram from a later one. */
 static __always_inline bool may_begin(const struct packet *p)
 {
-	return p->protocol != IPPROTO_TCP || is_syn(p);
+	return p->protocol == IPPROTO_UDP || is_syn(p);
 }
 
 /* Whether new flows are the kernel's. */

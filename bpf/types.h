@@ -231,6 +231,14 @@ struct settings {
 	__u32 pad;
 };
 
+/* Constants of CRC32c, modulo its generator: shift[n] is x^(8 n); byte[256 * i + b] is what the
+ * byte b adds with i bytes of its word behind it (bcc knows of no array of arrays). See sctp.h.
+ */
+struct crc32c {
+	__u32 shift[65536];
+	__u32 byte[4 * 256];
+};
+
 /* What XDP tells tc of a packet, in the metadata in front of it. */
 enum tag_kind {
 	TAG_DELIVER = 1, /* to a task of this node */
@@ -265,6 +273,7 @@ _Static_assert(sizeof(struct ip6) == 16, "ip6 has no holes");
 _Static_assert(sizeof(struct sock_origin6) == 20, "sock_origin6 has no holes");
 _Static_assert(sizeof(struct node) == 24, "node has no holes");
 _Static_assert(sizeof(struct settings) == 24, "settings has no holes");
+_Static_assert(sizeof(struct crc32c) == 4 * (65536 + 1024), "crc32c has no holes");
 _Static_assert(sizeof(struct tag) % 4 == 0, "metadata is a multiple of 4");
 
 #endif

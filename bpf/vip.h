@@ -120,7 +120,7 @@ static __always_inline struct flow *vip_known_flow(const struct packet *p, struc
 /* A connection cannot be moved to another backend: it is reset when its own has gone. */
 static __always_inline bool vip_has_lost_backend(const struct packet *p, struct flow_key *key)
 {
-	return p->protocol == IPPROTO_TCP && !is_syn(p) && flow_find(key);
+	return p->protocol != IPPROTO_UDP && !is_syn(p) && flow_find(key);
 }
 
 static __always_inline int vip_direct(struct __sk_buff *skb, const struct packet *p,

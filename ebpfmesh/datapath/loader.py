@@ -6,12 +6,14 @@ from __future__ import annotations
 import ctypes
 import os
 import tempfile
+from array import array
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bcc import BPF, lib
 
+from ebpfmesh.datapath import crc32c
 from ebpfmesh.datapath.errors import LoadError
 from ebpfmesh.datapath.pinned import Shape, check_shape, shape_of
 from ebpfmesh.datapath.shim import make_shim
@@ -50,6 +52,12 @@ class Module:
                 raise LoadError(f"the programs did not compile: {error}") from error
         self._loaded: dict[tuple[str, int], int] = {}
         self._check_pinned(pin_dir)
+        self._write_constants()
+
+    def _write_constants(self) -> None:
+        """Before any program is loaded: they take them for granted."""
+        table = self.table("crc32c")
+        table[table.Key(0)] = table.Leaf.from_buffer_copy(array("I", crc32c.constants()))
 
     def _check_pinned(self, pin_dir: Path) -> None:
         """Raises `LayoutMismatch` if a map that was taken over is not what is wanted."""

@@ -93,11 +93,19 @@ def udp(
 
 
 def sctp(
-    source: str, destination: str, *, macs: Macs | None = None, payload: bytes = b"data", **ip: Any
+    source: str,
+    destination: str,
+    *,
+    macs: Macs | None = None,
+    payload: bytes = b"data",
+    chunk: Packet | None = None,
+    tag: int = 7,
+    checksum: int | None = None,
+    **ip: Any,
 ) -> Packet:
     (src, sport), (dst, dport) = split(source), split(destination)
-    chunk = SCTP(sport=sport, dport=dport, tag=7) / SCTPChunkData(data=payload)
-    return _frame(src, dst, macs, chunk, ip)
+    header = SCTP(sport=sport, dport=dport, tag=tag, chksum=checksum)
+    return _frame(src, dst, macs, header / (chunk or SCTPChunkData(data=payload)), ip)
 
 
 def echo(src: str, dst: str, *, macs: Macs | None = None, reply: bool = False, **ip: Any) -> Packet:

@@ -79,12 +79,15 @@ def test_two_vips_of_one_task(node: Node) -> None:
     assert_result(answer, TC_OK, tcp(f"{OTHER_VIP}:80", CLIENT, "SA", macs=FROM_TASK))
 
 
-def test_sctp_does_not_change_its_port(node: Node) -> None:
+def test_later_association_gets_another_source_port(node: Node) -> None:
     node.vip(OTHER_VIP, VNI).backends(WEB_1)
     node.overlay_ingress(sctp(CLIENT, SERVER))
-    packet = sctp(CLIENT, f"{OTHER_VIP}:80")
-    assert_result(node.overlay_ingress(packet), TC_SHOT, packet)
-    assert node.reasons() == {"drop_no_port": 1}
+    moved = node.overlay_ingress(sctp(CLIENT, f"{OTHER_VIP}:80"))
+    port = source_port(moved)
+    assert port != 4000
+    assert_result(moved, TC_OK, sctp(f"{ALICE}:{port}", TASK, macs=TO_TASK))
+    answer = node.overlay_egress(sctp(TASK, f"{ALICE}:{port}", macs=FROM_TASK))
+    assert_result(answer, TC_OK, sctp(f"{OTHER_VIP}:80", CLIENT, macs=FROM_TASK))
 
 
 @pytest.mark.parametrize(

@@ -68,13 +68,13 @@ def source_port(result: Result) -> int:
 
 
 @pytest.mark.parametrize(
-    ("make", "protocol", "target"),
-    [(tcp, 6, TARGET), (udp, 17, TARGET), (sctp, 132, PUBLISHED)],
+    ("make", "protocol"),
+    [(tcp, 6), (udp, 17), (sctp, 132)],
     ids=["tcp", "udp", "sctp"],
 )
-def test_question_and_answer(node: Node, make: MakePacket, protocol: int, target: int) -> None:
-    node.port(PUBLISHED, target, protocol).backends(node.here())
-    task = f"{HERE_GATEWAY}:{target}"
+def test_question_and_answer(node: Node, make: MakePacket, protocol: int) -> None:
+    node.port(PUBLISHED, TARGET, protocol).backends(node.here())
+    task = f"{HERE_GATEWAY}:{TARGET}"
     asked = node.nic_ingress(make(SOURCE, ENTRY, macs=FROM_CLIENT))
     assert_result(asked, TC_REDIRECT, make(SOURCE, task, macs=INTO_TASK))
     answered = node.gateway_ingress(make(task, SOURCE, macs=OUT_OF_TASK))

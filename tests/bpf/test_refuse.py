@@ -22,7 +22,6 @@ from .net import (
     WEB_2,
     Macs,
     between,
-    sctp,
     tcp,
     udp,
     wrapped,
@@ -98,7 +97,6 @@ def test_datagram_to_a_vip_is_unreachable(empty: Node, payload: bytes) -> None:
     [
         pytest.param(udp(SOURCE, SERVER, payload=b"x" * 521), id="too long to quote"),
         pytest.param(udp(SOURCE, SERVER, checksum=0), id="without a checksum"),
-        pytest.param(sctp(SOURCE, SERVER), id="SCTP"),
     ],
 )
 def test_what_cannot_be_answered_is_dropped(empty: Node, packet: Packet) -> None:

@@ -205,20 +205,20 @@ def test_answer_without_a_route_is_dropped_by_tc(node: Node) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "protocol", "target"),
-    [(tcp, 6, TARGET), (udp, 17, TARGET), (sctp, 132, PUBLISHED)],
+    ("make", "protocol"),
+    [(tcp, 6), (udp, 17), (sctp, 132)],
     ids=["tcp", "udp", "sctp"],
 )
 def test_question_and_answer_through_two_nodes(
-    node: Node, node_b: Node, make: Callable[..., Packet], protocol: int, target: int
+    node: Node, node_b: Node, make: Callable[..., Packet], protocol: int
 ) -> None:
-    node.port(PUBLISHED, target, protocol).backends(node.here()._replace(vtep=NODE_B, gateway=""))
-    node_b.port(PUBLISHED, target, protocol).backends(node_b.here())
+    node.port(PUBLISHED, TARGET, protocol).backends(node.here()._replace(vtep=NODE_B, gateway=""))
+    node_b.port(PUBLISHED, TARGET, protocol).backends(node_b.here())
     asked = make(SOURCE, f"{NODE_A}:{PUBLISHED}", macs=FROM_CLIENT, payload=b"question")
     sent = node.nic_xdp(asked)
     assert sent.verdict == XDP_TX
     delivered = node_b.nic_ingress(sent.data)
-    task = f"{HERE_GATEWAY}:{target}"
+    task = f"{HERE_GATEWAY}:{TARGET}"
     into = (NODE_A_MAC, docker_mac(HERE_GATEWAY))
     assert_result(delivered, TC_REDIRECT, make(SOURCE, task, macs=into, payload=b"question"))
     out = (docker_mac(HERE_GATEWAY), "02:42:00:00:00:01")

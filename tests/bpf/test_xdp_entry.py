@@ -127,24 +127,15 @@ def test_what_is_not_published_here_passes(node: Node, web: Service, packet: Pac
 
 
 @pytest.mark.parametrize(
-    ("make", "protocol", "target"),
-    [(tcp, 6, TARGET), (udp, 17, TARGET), (sctp, 132, PUBLISHED)],
+    ("make", "protocol"),
+    [(tcp, 6), (udp, 17), (sctp, 132)],
     ids=["tcp", "udp", "sctp"],
 )
-def test_packet_is_wrapped_for_a_remote_backend(
-    node: Node, make: object, protocol: int, target: int
-) -> None:
-    node.port(PUBLISHED, target, protocol).backends(remote(THERE))
+def test_packet_is_wrapped_for_a_remote_backend(node: Node, make: object, protocol: int) -> None:
+    node.port(PUBLISHED, TARGET, protocol).backends(remote(THERE))
     packet = make(SOURCE, ENTRY, macs=FROM_CLIENT, payload=b"hello")  # type: ignore[operator]
     assert_result(node.nic_xdp(packet), XDP_TX, sent_on(packet))
     assert node.reasons() == {}
-
-
-def test_sctp_to_another_target_port_is_left_alone(node: Node) -> None:
-    node.port(PUBLISHED, TARGET, 132).backends(remote(THERE))
-    packet = sctp(SOURCE, ENTRY, macs=FROM_CLIENT)
-    assert_result(node.nic_xdp(packet), XDP_PASS, packet)
-    assert node.flows("entries") == {}
 
 
 def test_next_hop_is_that_of_the_backends_node(node: Node) -> None:
