@@ -9,10 +9,11 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from ebpfmesh.cli import exits, logs
+from ebpfmesh.cli import exits, logs, text
 from ebpfmesh.cli.client import answers
 from ebpfmesh.cli.options import Given
 from ebpfmesh.config import Config, load
@@ -43,19 +44,54 @@ async def _until_told_to_end(config: Config) -> None:
         await running
 
 
-def detach(file: str | None, given: Given) -> None:
+def detach(
+    file: str | None,
+    given: Given,
+    drain: Annotated[
+        str | None,
+        typer.Option(
+            "--drain",
+            metavar="TIME",
+            help="First leave new flows to Docker's own path, and wait until the known ones have "
+            "ended, at most so long: 30s, 5m, 1h. Ctrl-C: as before.",
+        ),
+    ] = None,
+) -> None:
     """Take every program and map off this node: Docker's own path serves again."""
     with exits.errors_for_people():
         config = load(file, os.environ, given)
     _need_root("programs are taken off")
-    if answers(Path(config.socket)):
+    with exits.errors_for_people():
+        limit_s = None if drain is None else text.seconds(drain)
+    runs = answers(Path(config.socket))
+    if runs and limit_s is None:
         exits.fail(f"the agent on {config.socket} would attach all of it again: stop it first")
+    if limit_s is not None:
+        _drain(config, limit_s)
+    if runs:
+        exits.fail("new flows are left to the kernel: stop the agent, then run `ebpfmesh detach`")
     with _failures_for_people():
         from ebpfmesh.agent import detach_all  # noqa: PLC0415 - as above
 
         done = detach_all(config)
     for line in done or ["nothing was attached"]:
         typer.echo(line)
+
+
+def _drain(config: Config, limit_s: float) -> None:
+    """SIGTERM ends the wait like Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with _failures_for_people():
+        from ebpfmesh.agent import drain, pinned_node  # noqa: PLC0415 - as above
+
+        try:
+            with pinned_node(config) as node:
+                if node is not None:
+                    drain(node, limit_s, typer.echo, grace_s=config.takeover_grace_s)
+        except KeyboardInterrupt:
+            exits.fail("interrupted: new flows are balanced again", exits.INTERRUPTED)
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _need_root(why: str) -> None:

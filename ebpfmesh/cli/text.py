@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import IO
 
@@ -11,6 +12,8 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from ebpfmesh.config import ConfigError
 
 _UNLIMITED = 10_000  # columns, where no terminal sets a limit
 _KILO = 1000
@@ -97,6 +100,14 @@ def _scaled(number: int, step: int, units: tuple[str, ...]) -> str:
             return f"{value:.0f}{unit}" if unit == units[0] else f"{value:.1f}{unit}"
         value /= step
     return f"{value:.1f}{units[-1]}"
+
+
+def seconds(written: str) -> float:
+    """The seconds in ``30s``, ``5m``, ``1h`` or ``30``. Raises ConfigError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", written.strip())
+    if found is None:
+        raise ConfigError(f"{written!r} is no time; allowed: a number and s, m or h, as in 30s")
+    return float(found[1]) * {"": 1, "s": 1, "m": _MINUTE_S, "h": _HOUR_S}[found[2]]
 
 
 def span(seconds: float) -> str:

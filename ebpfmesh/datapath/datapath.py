@@ -75,6 +75,18 @@ def open_datapath(config: Config, device: Device, vtep: str, vxlan_port: int) ->
     )
 
 
+def open_pinned(config: Config) -> Module | None:
+    """The maps of this layout, if they are pinned; the programs are those of no node in particular.
+
+    Raises `LayoutMismatch` if they were made with other sizes.
+    """
+    pin_dir = Path(config.pin_dir) / str(layout_version(source_dir()))
+    if not (pin_dir / "settings").exists():
+        return None
+    nowhere = Device("", 0, 0)
+    return Module(defines(config, nowhere, "0.0.0.0", config.vxlan_port), pin_dir)  # noqa: S104
+
+
 def begin_serving(datapath: Datapath, grace_s: float) -> RunSettings:
     """Tells the programs that new flows are theirs; see `ebpfmesh.takeover`."""
     others = {path for path in datapath.pin_dir.parent.glob("*") if path != datapath.pin_dir}

@@ -28,7 +28,7 @@ COUNTED_MAPS = (
 )
 # The flags of a flow that bpf/types.h names.
 FLOW_FIN_CLIENT, FLOW_FIN_SERVER, FLOW_RST, FLOW_ANSWERED, FLOW_DIRECT = 1, 2, 4, 8, 16
-FLOW_ESTABLISHED = 1 << 7
+FLOW_VIA_KERNEL, FLOW_ESTABLISHED = 1 << 6, 1 << 7
 _FLOW_ENDS = FLOW_FIN_CLIENT | FLOW_FIN_SERVER | FLOW_RST
 _ENTRY_MAPS = ("entries", "transient_entries")
 _TCP = 6

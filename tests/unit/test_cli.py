@@ -398,6 +398,30 @@ def test_detach_does_not_fight_an_agent(agent: FakeAgent, monkeypatch: pytest.Mo
     assert "stop it first" in err
 
 
+def test_drain_beside_an_agent_leaves_the_detaching_for_later(
+    agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drained = []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(running, "_drain", lambda _, limit_s: drained.append(limit_s))
+    code, _, err = invoke("detach", "--drain", "5m")
+    assert (code, drained) == (1, [300])
+    assert "stop the agent, then run `ebpfmesh detach`" in err
+
+
+@pytest.mark.parametrize("time", ["", "soon", "-3s", "3d", "1h30m"])
+def test_a_drain_that_is_no_time(time: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    code, _, err = invoke("detach", f"--drain={time}")
+    assert code == 2
+    assert "is no time; allowed: a number and s, m or h" in err
+
+
+@pytest.mark.parametrize(("time", "wanted"), [("30", 30), ("1.5s", 1.5), ("2m", 120), ("1h", 3600)])
+def test_times(time: str, wanted: float) -> None:
+    assert text.seconds(time) == wanted
+
+
 def test_a_missing_bcc_is_explained(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(_config: Config) -> None:
         raise ModuleNotFoundError("No module named 'bcc'", name="bcc")
