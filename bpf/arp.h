@@ -29,6 +29,21 @@ static __always_inline void docker_mac(__u8 mac[6], __be32 address)
 	__builtin_memcpy(mac + 2, &address, 4);
 }
 
+/* The MAC of a VIP: that of Docker's own load balancer of the network, if there is one. Programs
+ * rewrite it anyway, but what is left to the kernel has to get there, and whoever has asked before
+ * the programs were taken off goes on with it.
+ */
+static __always_inline void vip_mac(__u8 mac[6], __be32 address, __u32 vni)
+{
+	struct endpoint_key key = { .vni = vni };
+	struct endpoint *balancer = endpoints.lookup(&key);
+
+	if (balancer)
+		__builtin_memcpy(mac, balancer->mac, 6);
+	else
+		docker_mac(mac, address);
+}
+
 /* Answers a request for a VIP in place. Anything else is the bridge's business. */
 static __always_inline int vip_arp(struct __sk_buff *skb, __u32 vni)
 {
@@ -37,7 +52,7 @@ static __always_inline int vip_arp(struct __sk_buff *skb, __u32 vni)
 	struct frontend_key key = { .vni = vni };
 	struct frontend *frontend;
 	struct ethhdr *eth = data;
-	__u8 sender[4];
+	__u8 sender[4], mac[6];
 
 	if ((void *)(arp + 1) > end)
 		return leave(HANDBACK_truncated, TC_ACT_UNSPEC);
@@ -48,14 +63,15 @@ static __always_inline int vip_arp(struct __sk_buff *skb, __u32 vni)
 	if (!frontend || frontend->kind != FRONTEND_VIP)
 		return leave(HANDBACK_not_ipv4, TC_ACT_UNSPEC);
 
+	vip_mac(mac, key.address, vni);
 	__builtin_memcpy(sender, arp->sender, 4);
 	arp->operation = bpf_htons(ARP_REPLY);
 	__builtin_memcpy(arp->target_mac, arp->sender_mac, 6);
 	__builtin_memcpy(arp->target, sender, 4);
-	docker_mac(arp->sender_mac, key.address);
+	__builtin_memcpy(arp->sender_mac, mac, 6);
 	__builtin_memcpy(arp->sender, &key.address, 4);
 	__builtin_memcpy(eth->h_dest, eth->h_source, 6);
-	docker_mac(eth->h_source, key.address);
+	__builtin_memcpy(eth->h_source, mac, 6);
 	return bpf_redirect(skb->ifindex, 0);
 }
 

@@ -163,7 +163,7 @@ struct entry {
 };
 
 /* The node's end of a container's veth; vni is 0 for what is not an overlay's. Link numbers are
- * those of the overlay's own namespace.
+ * those of the overlay's own namespace; number 0 stands for Docker's own load balancer there.
  */
 struct endpoint_key {
 	__u32 vni;

@@ -161,7 +161,10 @@ class Attachment(Frozen, frozen=True):
 
 
 class EndpointKey(Frozen, frozen=True, order=True):
-    """The node's end of a container's veth: `vni` is its overlay's, 0 in the node's namespace."""
+    """The node's end of a container's veth: `vni` is its overlay's, 0 in the node's namespace.
+
+    In an overlay `ifindex` 0 stands for Docker's own load balancer.
+    """
 
     vni: int
     ifindex: int

@@ -12,13 +12,22 @@ from ebpfmesh.datapath.discover import (
     Device,
     HostLinks,
     Sandbox,
+    balancer_path,
+    look_at_balancer,
     look_at_host,
     look_at_sandbox,
     overlay_attachments,
     overlay_paths,
 )
 from ebpfmesh.datapath.nics import nic_attachments
-from ebpfmesh.model import Attachment, BackendState, LocalTask, LocalView
+from ebpfmesh.model import (
+    Attachment,
+    BackendState,
+    Endpoint,
+    EndpointKey,
+    LocalTask,
+    LocalView,
+)
 from ebpfmesh.swarm.local import LocalContainer
 
 
@@ -43,6 +52,7 @@ class Viewer:
         self._known: Device | None = None
         self._spoof_check = spoof_check
         self._sandboxes: dict[str, Sandbox] = {}
+        self._balancers: dict[EndpointKey, Endpoint] = {}
 
     def device(self) -> Device:
         """The link that carries VXLAN; programs are made for it. Raises `DeviceNotFound`."""
@@ -71,7 +81,8 @@ class Viewer:
             attachments=frozenset(attachments),
             endpoints=(
                 endpoints(containers, self._sandboxes, attachments) if self._spoof_check else {}
-            ),
+            )
+            | self._balancers,
         )
 
     def _device_of(self, host: HostLinks) -> Device | None:
@@ -83,8 +94,12 @@ class Viewer:
 
     def _attachments(self, host: HostLinks, device: Device | None) -> list[Attachment]:
         found = self._host_attachments(host, device)
+        self._balancers = {}
         for path in overlay_paths(self._netns_dir):
-            found += overlay_attachments(path)
+            inside = overlay_attachments(path)
+            found += inside
+            if inside and (balancer := look_at_balancer(balancer_path(path))):
+                self._balancers[EndpointKey(inside[0].vni, 0)] = balancer
         return found
 
     def _host_attachments(self, host: HostLinks, device: Device | None) -> list[Attachment]:

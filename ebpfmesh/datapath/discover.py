@@ -16,13 +16,14 @@ from pathlib import Path
 from ebpfmesh.datapath.attach import Role
 from ebpfmesh.datapath.errors import DeviceNotFound
 from ebpfmesh.datapath.links import Link, LinkAddress, links_of
-from ebpfmesh.model import Attachment, Gateway
+from ebpfmesh.model import Attachment, Endpoint, Gateway
 
 GATEWAY_BRIDGE = "docker_gwbridge"
 DEFAULT_BRIDGE = "docker0"
 _USER_BRIDGE = re.compile(r"^br-[0-9a-f]{12}$")
 
 # "<epoch>-<first ten characters of the network's id>"
+_BALANCER_ID = 9  # characters of a network's id in "lb_<id>"
 _OVERLAY = re.compile(r"^\d+-[a-z0-9]{10}$")
 
 
@@ -127,6 +128,12 @@ def overlay_attachments(path: Path) -> list[Attachment]:
     ]
 
 
+def balancer_path(overlay: Path) -> Path:
+    """The namespace of Docker's own load balancer of a network, by that of the network."""
+    network = overlay.name.partition("-")[2]
+    return overlay.with_name(f"lb_{network[:_BALANCER_ID]}")
+
+
 @dataclass(frozen=True)
 class Sandbox:
     """The network of one container: its way out, and of each of its addresses the MAC.
@@ -159,3 +166,16 @@ def look_at_sandbox(path: str, gateways: IPv4Network | None) -> Sandbox | None:
         if gateways and link.peer and IPv4Address(a.address) in gateways:
             gateway = Gateway(address=a.address, mac=link.mac, ifindex=link.peer)
     return Sandbox(gateway, macs, peers)
+
+
+def look_at_balancer(path: Path) -> Endpoint | None:
+    """Address and MAC of a network's own load balancer; None if it has none.
+
+    It may have the network's VIPs beside its own address: each lies on one link, with one MAC.
+    """
+    sandbox = look_at_sandbox(str(path), None)
+    macs = sandbox.macs if sandbox else {}
+    for address, mac in macs.items():
+        if not address.startswith("127."):
+            return Endpoint(address, mac)
+    return None

@@ -3,9 +3,10 @@ from __future__ import annotations
 
 import pytest
 from scapy.layers.inet import ICMP, IP
+from scapy.layers.l2 import ARP
 from scapy.packet import Packet
 
-from .net import ALICE, OTHER_VNI, VIP, VNI, WEB_1, arp_reply, arp_request, echo
+from .net import ALICE, OTHER_VNI, VIP, VNI, WEB_1, arp_reply, arp_request, docker_mac, echo
 from .node import TC_REDIRECT, TC_UNSPEC, Node, assert_result
 
 
@@ -18,6 +19,16 @@ def test_arp_request_for_the_vip_is_answered(node: Node) -> None:
     result = node.overlay_ingress(arp_request(ALICE, VIP))
     assert_result(result, TC_REDIRECT, arp_reply(VIP, ALICE))
     assert node.reasons() == {}
+
+
+def test_vip_has_the_mac_of_dockers_own_load_balancer(node: Node) -> None:
+    """What is left to the kernel, now or after the programs are off, has to get there."""
+    balancer = "10.0.1.9"
+    node.endpoint(balancer, VNI, 0)
+    node.endpoint("10.0.2.9", OTHER_VNI, 0)
+    answer = arp_reply(VIP, ALICE)
+    answer.src = answer[ARP].hwsrc = docker_mac(balancer)
+    assert_result(node.overlay_ingress(arp_request(ALICE, VIP)), TC_REDIRECT, answer)
 
 
 @pytest.mark.parametrize("target", ["10.0.1.1", ALICE, WEB_1])

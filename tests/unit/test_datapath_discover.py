@@ -8,7 +8,7 @@ import pytest
 
 from ebpfmesh.datapath.attach import Role
 from ebpfmesh.datapath.cgroup import cgroup_root
-from ebpfmesh.datapath.discover import Device, HostLinks, overlay_paths
+from ebpfmesh.datapath.discover import Device, HostLinks, balancer_path, overlay_paths
 from ebpfmesh.datapath.errors import DeviceNotFound
 from ebpfmesh.datapath.links import Link, LinkAddress
 
@@ -96,3 +96,7 @@ def test_cgroup_root_is_the_first_mount_of_cgroup2() -> None:
     )
     assert cgroup_root(mounts) == "/sys/fs/cgroup/unified"
     assert cgroup_root("proc /proc proc rw 0 0\n") == ""
+
+
+def test_load_balancer_of_a_network_is_found_by_its_id() -> None:
+    assert balancer_path(Path("/ns/1-abcdefghij")) == Path("/ns/lb_abcdefghi")
