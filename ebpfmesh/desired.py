@@ -70,7 +70,7 @@ def desired_state(mesh: MeshState, local: LocalView, *, whole: bool = True) -> D
 def notes(mesh: MeshState, local: LocalView) -> tuple[Note, ...]:
     """List what keeps the mesh, as this node sees it, from serving all that was asked for."""
     return (
-        *_ingress_notes(mesh),
+        *ingress_notes(mesh),
         *_port_notes(mesh),
         *_gateway_notes(mesh, local),
         *_vtep_notes(mesh, local),
@@ -269,7 +269,8 @@ def _ingress_tasks(mesh: MeshState) -> Iterator[tuple[Service, Task]]:
             yield service, task
 
 
-def _ingress_notes(mesh: MeshState) -> Iterator[Note]:
+def ingress_notes(mesh: MeshState) -> Iterator[Note]:
+    """Yield why no published port is served at all, if that is so."""
     if not any(_ports(service) for service in mesh.services.values()):
         return
     ingress = _ingress(mesh)

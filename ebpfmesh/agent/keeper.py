@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import structlog
 
+from ebpfmesh.agent.ingresswatch import IngressWatch
 from ebpfmesh.agent.labelwatch import LabelWatch
 from ebpfmesh.agent.reconcile import Reconciler
 from ebpfmesh.agent.truth import LocalTruth
@@ -63,6 +64,7 @@ class Keeper:
         self._containers_stale = True
         self._truth = LocalTruth()
         self._labels = LabelWatch()
+        self._ingress = IngressWatch()
 
     # -- what makes it look ---------------------------------------------------------------
 
@@ -120,6 +122,7 @@ class Keeper:
         local = await self._worker(self._viewer.look, self._containers, self._truth.states)
         self.local = local
         self._labels.look(mesh)
+        self._ingress.look(mesh)
         self._truth.forget(mesh.tasks.keys() | local.tasks.keys())
         self._report(local.vtep, self._reported(local))
         desired = desired_state(mesh, local)

@@ -57,6 +57,7 @@ class SwarmFacts(Frozen, frozen=True):
     manager: bool = False
     engine_version: str = ""
     certificates_error: str = ""
+    encrypted_ingress: bool = False
 
 
 class Facts(Frozen, frozen=True):

@@ -162,6 +162,13 @@ def _docker(facts: Facts) -> Iterator[Verdict]:
         return
     role = "manager, serves as a hub" if swarm.manager else "worker"
     yield _ok("swarm", f"Engine {swarm.engine_version}, {role}, address {swarm.address}")
+    if swarm.encrypted_ingress:
+        yield _warning(
+            "ingress",
+            "the ingress network is encrypted: published ports are left to Docker",
+            "make it anew without --opt encrypted: docker network rm ingress, docker network "
+            "create --ingress",
+        )
     if swarm.certificates_error:
         yield _failure(
             "certificates", swarm.certificates_error, "set swarm_dir; with autolock, turn it off"

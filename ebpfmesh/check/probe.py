@@ -117,6 +117,7 @@ async def _ask_dockerd(config: Config) -> SwarmFacts:
     try:
         async with SwarmClient(f"unix://{config.docker_socket}", timeout_s=_TIMEOUT_S) as client:
             info = await client.info()
+            encrypted = await client.ingress_is_encrypted()
     except SwarmError as error:
         return SwarmFacts(error=str(error))
     return SwarmFacts(
@@ -124,6 +125,7 @@ async def _ask_dockerd(config: Config) -> SwarmFacts:
         manager=info.is_manager,
         engine_version=info.engine_version,
         certificates_error=_certificates(config, info.docker_root),
+        encrypted_ingress=encrypted,
     )
 
 

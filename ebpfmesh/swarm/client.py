@@ -14,7 +14,7 @@ from ebpfmesh.swarm.docker import Engine
 from ebpfmesh.swarm.errors import SwarmError
 from ebpfmesh.swarm.events import Event, Resync
 from ebpfmesh.swarm.local import LocalContainer, NodeInfo, local_container, node_info
-from ebpfmesh.swarm.mesh import Snapshot
+from ebpfmesh.swarm.mesh import Snapshot, is_encrypted
 
 DEFAULT_URL = "unix:///var/run/docker.sock"
 GATEWAY_NETWORK = "docker_gwbridge"
@@ -75,6 +75,11 @@ class SwarmClient:
     async def _local_task(self, an_id: str, gateways: NetworkDoc | None) -> LocalContainer | None:
         doc = await self._engine.container(an_id)
         return None if doc is None else local_container(doc, gateways)
+
+    async def ingress_is_encrypted(self) -> bool:
+        """Whether the ingress network is, as this node knows it: no manager is needed."""
+        found = await self._engine.networks()
+        return any(doc.ingress and is_encrypted(doc) for doc in found)
 
     async def events(self) -> AsyncIterator[Event | Resync]:
         """Every event from now on, forever; a `Resync` first and after each interruption."""

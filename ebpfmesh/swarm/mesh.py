@@ -101,8 +101,13 @@ def _network(doc: NetworkDoc) -> Network | None:
         name=doc.name,
         vni=int(vni),
         ingress=doc.ingress,
-        encrypted=ENCRYPTED in options,
+        encrypted=is_encrypted(doc),
     )
+
+
+def is_encrypted(doc: NetworkDoc) -> bool:
+    """Docker looks at the option's name alone: ``encrypted=false`` encrypts, too."""
+    return ENCRYPTED in (doc.options or {})
 
 
 def _node(doc: NodeDoc, report: NodeReport | None) -> Node:

@@ -211,3 +211,12 @@ def test_the_command_exits_with_the_verdict(
     verdicts = json.loads(result.stdout)
     assert verdicts[0]["subject"] == "privileges"
     assert verdicts[0]["level"] == ("failure" if code else "ok")
+
+
+def test_an_encrypted_ingress_network_is_told() -> None:
+    swarm = msgspec.structs.replace(GOOD.swarm, encrypted_ingress=True)
+    verdict = found(but(swarm=swarm), "ingress")
+    assert verdict.level is Level.WARNING
+    assert "left to Docker" in verdict.text
+    assert passed(judge(but(swarm=swarm), Config()))
+    assert "ingress" not in {verdict.subject for verdict in judge(GOOD, Config())}

@@ -7,8 +7,11 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
+from ebpfmesh.agent.ingresswatch import IngressWatch
 from ebpfmesh.desired import Severity, desired_state, mac_of, notes
+from ebpfmesh.hub.protocol import Full, decode_from_hub, encode
 from ebpfmesh.model import (
     Attachment,
     BackendKey,
@@ -456,3 +459,20 @@ def test_a_large_swarm_takes_no_noticeable_time() -> None:
     took_s = time.perf_counter() - began
     assert len(desired.backends) == 20000
     assert took_s < 2, "the work must not grow with services x tasks"
+
+
+def test_a_worker_hears_of_an_encrypted_ingress_and_says_so_once() -> None:
+    """Only managers see the option; a worker has it through the hub, and serves no port either."""
+    encrypted = msgspec.structs.replace(INGRESS, encrypted=True)
+    told = encode(Full(msgspec.structs.replace(MESH, networks={"net0": encrypted})), 1 << 20)
+    message = decode_from_hub(told[4:])  # behind its length
+    assert isinstance(message, Full)
+    assert FrontendKind.PORT not in {
+        f.kind for f in desired_state(message.state, LOCAL).frontends.values()
+    }
+    watch = IngressWatch()
+    with capture_logs() as lines:
+        for mesh in (message.state, message.state, MESH, MESH):
+            watch.look(mesh)
+    assert [line["event"] for line in lines] == ["ingress.not_served", "ingress.served"]
+    assert "encrypted" in lines[0]["reason"]

@@ -228,6 +228,17 @@ async def test_a_snapshot_is_whole_or_an_error(tmp_path: Path) -> None:
             await client.manager_snapshot()
 
 
+@pytest.mark.asyncio
+async def test_a_worker_sees_whether_its_ingress_network_is_encrypted(tmp_path: Path) -> None:
+    ingress = {"Id": "i", "Name": "ingress", "Ingress": True, "Options": {}}
+    other = {"Id": "o", "Name": "other", "Options": {"encrypted": ""}}
+    async with client_and_docker(tmp_path) as (client, docker):
+        docker.answers["networks"] = [ingress, other]
+        assert not await client.ingress_is_encrypted()
+        docker.answers["networks"] = [{**ingress, "Options": {"encrypted": ""}}, other]
+        assert await client.ingress_is_encrypted()
+
+
 # --- events -----------------------------------------------------------------------------
 
 

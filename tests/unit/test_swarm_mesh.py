@@ -137,6 +137,12 @@ def test_networks_are_the_swarms_overlays_that_have_a_vni() -> None:
     }
 
 
+@pytest.mark.parametrize("value", ["", "true", "false"])
+def test_an_encrypted_ingress_is_told_by_the_options_name(value: str) -> None:
+    doc = {**INGRESS, "Options": {VNI: "4096", "encrypted": value}}
+    assert state_of(networks=[doc]).networks["ing"].encrypted
+
+
 def test_a_nodes_own_word_on_its_vtep_counts() -> None:
     nodes = state_of({"n2": NodeReport(vtep="198.51.100.2")}).nodes
     assert nodes["n1"] == Node("n1", "one", "192.0.2.11", "192.0.2.11", manager=True)
