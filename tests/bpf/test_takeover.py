@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 
 import pytest
+from scapy.layers.sctp import SCTPChunkData, SCTPChunkInit, SCTPChunkShutdown
 from scapy.packet import Packet
 
 from ebpfmesh.takeover import Mode
@@ -27,6 +28,7 @@ from .net import (
     WEB_2,
     between,
     docker_mac,
+    sctp,
     tcp,
     tunnel_port,
     udp,
@@ -107,6 +109,23 @@ def test_unknown_connection_is_left_to_the_kernel(node: Node, path: Path, flags:
     assert_result(path.send(packet), path.untouched, packet)
     assert nothing_is_known(node)
     assert counted(node, path, "handback_unknown_flow")
+
+
+@pytest.mark.parametrize("chunk", [SCTPChunkData(data=b"data"), SCTPChunkShutdown()])
+def test_unknown_association_is_left_to_the_kernel(node: Node, chunk: Packet) -> None:
+    node.mode(Mode.SERVING, grace_s=MINUTE)
+    node.vip(VIP, VNI).backends(WEB_1)
+    node.port(PUBLISHED, TARGET, 132).backends(node.here())
+    for send, source, to, macs in (
+        (node.overlay_ingress, INSIDE, SERVER, None),
+        (node.nic_ingress, OUTSIDE, ENTRY, FROM_CLIENT),
+    ):
+        packet = sctp(source, to, macs=macs, chunk=chunk)
+        assert_result(send(packet), TC_UNSPEC, packet)
+        first = sctp(source, to, macs=macs, chunk=SCTPChunkInit())
+        assert send(first).verdict in {TC_OK, TC_REDIRECT}
+        assert send(packet).verdict in {TC_OK, TC_REDIRECT}
+    assert node.reasons() == {"handback_unknown_flow": 2}
 
 
 def test_what_begins_is_balanced_at_once(node: Node, path: Path) -> None:
