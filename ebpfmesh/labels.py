@@ -38,6 +38,9 @@ ACCEPTED: Mapping[str, str] = {
 }
 """Every label, and what it may be, in the words of an error."""
 
+MAX_NETWORKS = 1000
+"""How many entries of a list count: all services share one map (MAX_ALLOWED in bpf/config.h)."""
+
 _SHOWN = 60  # characters of a refused value
 
 
@@ -150,7 +153,11 @@ def _read_prefer(value: str, refused: list[Refused]) -> Fields:
 def _read_allow(value: str, refused: list[Refused]) -> Fields:
     good = set()
     bad = []
-    for entry in value.split(","):
+    entries = value.split(",")
+    if len(entries) > MAX_NETWORKS:
+        accepted, instead = f"accepted: at most {MAX_NETWORKS} entries", "only the first are let in"
+        refused.append(Refused(ALLOW, _shown(value), accepted, instead))
+    for entry in entries[:MAX_NETWORKS]:
         try:
             good.add(_network(entry.strip()))
         except ValueError:

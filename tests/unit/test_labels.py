@@ -12,6 +12,7 @@ from ebpfmesh.labels import (
     ACCEPTED,
     AFFINITY,
     ALLOW,
+    MAX_NETWORKS,
     PREFER,
     SCHEDULER,
     Policy,
@@ -103,6 +104,17 @@ def test_a_list_with_a_mistake_lets_in_only_whom_it_names(
     (refused,) = reading.refused
     assert (refused.label, refused.value) == (ALLOW, shown)
     assert ("nobody" in refused.instead) == (not left)
+
+
+def test_a_list_that_is_too_long_lets_in_only_the_first() -> None:
+    """One service cannot fill the map that all of them share."""
+    networks = [f"10.{i // 256}.{i % 256}.0/24" for i in range(MAX_NETWORKS + 1)]
+    exact, longer = (read({ALLOW: ",".join(networks[:n])}) for n in (MAX_NETWORKS, None))
+    assert (len(exact.policy.allow or ()), exact.refused) == (MAX_NETWORKS, ())
+    assert longer.policy == exact.policy
+    (refused,) = longer.refused
+    assert str(MAX_NETWORKS) in refused.text
+    assert len(refused.text) < 250
 
 
 @pytest.mark.parametrize(
