@@ -7,6 +7,7 @@ Run as a script, like `load.py`, and for the same reason of the standard library
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import random
@@ -26,6 +27,7 @@ SHOWN_ERRORS = 10
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n%s\r\n"
 LINGER_0 = struct.pack("ii", 1, 0)
 IP_MTU_DISCOVER, IP_PMTUDISC_DO, IP_MTU = 10, 2, 14
+IP_UDP = 28  # bytes of both headers
 
 Target = tuple[str, int]
 
@@ -212,7 +214,7 @@ def tcp_when_free(to: Target, source_port: int) -> socket.socket:
         try:
             return tcp(to, source_port)
         except OSError as error:
-            if error.errno != 99 or time.monotonic() > deadline_s:  # EADDRNOTAVAIL
+            if error.errno != errno.EADDRNOTAVAIL or time.monotonic() > deadline_s:
                 raise
 
 
@@ -220,24 +222,23 @@ def tcp_when_free(to: Target, source_port: int) -> socket.socket:
 
 
 def path_mtu(options: argparse.Namespace) -> dict[str, Any]:
-    """A datagram that must not be fragmented, of a size that the way may have no room for."""
+    """A datagram that must not be fragmented, and that the way has no room for; then one that fits.
+
+    Its echo is larger than it, so nobody waits for that.
+    """
     with udp(options.targets[0]) as connected:
         connected.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
         ask_udp(connected)
-        refusals: Counter[str] = Counter()
-        size = options.size
-        while True:
-            mtu = connected.getsockopt(socket.IPPROTO_IP, IP_MTU)
-            size = min(size, mtu - 28)
-            datagram = b"%016x" % random.getrandbits(64) + bytes(size - 16)
-            try:
-                connected.send(datagram)
-                if connected.recv(CHUNK).endswith(datagram):
-                    return {"mtu": mtu, "size": size, "refusals": refusals}
-            except OSError as error:
-                refusals[f"{error.errno}"] += 1
-                if sum(refusals.values()) > SHOWN_ERRORS:
-                    return {"mtu": mtu, "size": size, "refusals": refusals}
+        connected.send(bytes(options.size))
+        try:
+            connected.recv(CHUNK)
+            error = ""
+        except OSError as refusal:
+            error = errno.errorcode.get(refusal.errno or 0, name_of(refusal))
+        mtu = connected.getsockopt(socket.IPPROTO_IP, IP_MTU)
+        connected.send(bytes(mtu - IP_UDP))
+        ask_udp(connected)
+        return {"mtu": mtu, "error": error}
 
 
 # --- forged packets ---------------------------------------------------------------------

@@ -33,11 +33,10 @@ class Reuse(msgspec.Struct, frozen=True):
 
 
 class PathMtu(msgspec.Struct, frozen=True):
-    """What the sender has learned, what it could send then, and how often it was told so."""
+    """What the sender was told, and what it has learned of the way."""
 
     mtu: int
-    size: int
-    refusals: dict[str, int]
+    error: str
 
 
 class HalfClosed(msgspec.Struct, frozen=True):
