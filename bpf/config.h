@@ -27,6 +27,7 @@
 #endif
 #define MAX_TRANSIENT (MAX_FLOWS / 2)
 #define MAX_SOCKETS 65536
+#define MAX_FRAGMENTS 65536
 #define MAX_NODES 4096
 #define MAX_ADDRESSES 1024
 #define MAX_ALLOWED 65536
@@ -73,6 +74,10 @@
 #ifndef TCP_TIMEOUT_NS
 #define TCP_TIMEOUT_NS (5ULL * 24 * 3600 * SECOND_NS)
 #endif
+/* How long a fragment waits for the others. RFC 1122, 3.3.2, wants 60 to 120 s of a host, as much
+ * as a host's memory allows; Linux gives it 30.
+ */
+#define FRAGMENT_TIMEOUT_NS (30 * SECOND_NS)
 /* How many source ports a flow tries before it gives up. */
 #define CLAIM_TRIES 16
 /* How long the next hop towards a node is believed. */

@@ -92,10 +92,11 @@ static __always_inline bool is_other_node(__be32 vtep)
 	return vtep != NODE_VTEP && nodes.lookup(&vtep);
 }
 
-/* Reads and judges a wrapped packet; p is filled from the inner one. An ICMP packet, which only tc
- * can translate, is HANDBACK_other_protocol. `frame` is what there is, from the outer Ethernet
- * header on. The entry node wraps by itself, so it is the outer source as well: answers are sent
- * to it, and nothing wrapped shall go to an address that merely a MAC has named.
+/* Reads and judges a wrapped packet; p is filled from the inner one, but for the ports of a later
+ * fragment. An ICMP packet, which only tc can translate, is HANDBACK_other_protocol. `frame` is
+ * what there is, from the outer Ethernet header on. The entry node wraps by itself, so it is the
+ * outer source as well: answers are sent to it, and nothing wrapped shall go to an address that
+ * merely a MAC has named.
  */
 static __always_inline enum reason unwrap_check(void *data, void *end, __u32 frame,
 						struct packet *p, struct inner *inner)
@@ -115,6 +116,8 @@ static __always_inline enum reason unwrap_check(void *data, void *end, __u32 fra
 	if (inner->entry != inner->outer_source)
 		return DROP_bad_inner;
 	why = parse_ipv4(o + 1, end, p);
+	if (why == HANDBACK_fragment && has_flows(p->protocol))
+		why = REASON_NONE;
 	if (why && (why != HANDBACK_other_protocol || p->protocol != IPPROTO_ICMP))
 		return DROP_bad_inner;
 	return length_is_true(p, frame - WRAP_LEN) ? why : DROP_bad_inner;

@@ -9,8 +9,6 @@
 
 #include "entry.h"
 
-#define IP_FRAGMENT_OFFSET 0x1fff
-
 static __always_inline bool is_unread(enum reason why)
 {
 	return why == HANDBACK_ip_options || why == HANDBACK_fragment || why == HANDBACK_truncated;
@@ -23,7 +21,7 @@ static __always_inline bool read_ports(struct __sk_buff *skb, struct packet *p)
 
 	if (bpf_skb_load_bytes(skb, L3_OFFSET, &ip, sizeof(ip)) || ip.version != 4)
 		return false;
-	if (ip.frag_off & bpf_htons(IP_FRAGMENT_OFFSET))
+	if (ip.frag_off & bpf_htons(IP_OFFSET))
 		return false;
 	p->protocol = ip.protocol;
 	p->t.saddr = ip.saddr;

@@ -42,7 +42,7 @@ static __always_inline bool icmp_error_read(struct __sk_buff *skb, const struct 
 	if (p->protocol != IPPROTO_ICMP || bpf_skb_load_bytes(skb, L4_OFFSET, &e, sizeof(e)))
 		return false;
 	if (!is_error_type(e.icmp.type) || e.ip.version != 4 || e.ip.ihl != 5 ||
-	    e.ip.frag_off & bpf_htons(IP_FRAGMENT & ~0x2000) || !has_flows(e.ip.protocol))
+	    e.ip.frag_off & bpf_htons(IP_OFFSET) || !has_flows(e.ip.protocol))
 		return false;
 	quoted->t.saddr = e.ip.saddr;
 	quoted->t.daddr = e.ip.daddr;

@@ -47,6 +47,8 @@ BPF_TABLE_PINNED("lru_hash", struct flow_key, struct flow, transient_replies, MA
 		 PIN_DIR "/transient_replies");
 BPF_TABLE_PINNED("lru_hash", struct flow_key, struct entry, transient_entries, MAX_TRANSIENT,
 		 PIN_DIR "/transient_entries");
+BPF_TABLE_PINNED("lru_hash", struct fragment_key, struct fragment, fragments, MAX_FRAGMENTS,
+		 PIN_DIR "/fragments");
 BPF_TABLE_PINNED("lru_hash", struct sock_key, struct sock_origin, sock_origins, MAX_SOCKETS,
 		 PIN_DIR "/sock_origins");
 BPF_TABLE_PINNED("lru_hash", struct sock_key, struct sock_origin6, sock_origins6, MAX_SOCKETS,

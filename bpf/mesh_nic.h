@@ -12,6 +12,7 @@
 #include "icmp_error.h"
 #include "refuse.h"
 #include "send.h"
+#include "split.h"
 #include "too_big.h"
 
 /* An answer that came back through the tunnel: on to its client. */
@@ -61,12 +62,17 @@ static __always_inline int nic_tunnel(struct __sk_buff *skb)
 		return forward_return(skb, &p);
 	if (icmp)
 		return deliver_error(skb, &p);
+	if (p.fragment == FRAGMENT_LATER && find_first_fragment(&p))
+		return leave(DROP_fragment, TC_ACT_SHOT);
 	return deliver_from_nic(skb, &p, id, inner.entry);
 }
 
-static __always_inline int nic_forward(struct __sk_buff *skb, const struct packet *p,
+static __always_inline int nic_forward(struct __sk_buff *skb, struct packet *p,
 				       const struct backend *backend)
 {
+	note_first_fragment(p);
+	if (is_to_split(skb, p) && split(skb, p))
+		return leave(DROP_too_big, TC_ACT_SHOT);
 	if (!fits_tunnel(skb, p))
 		return answer_too_big(skb, p);
 	return tc_send_wrapped(skb, backend->vtep, backend->address, NODE_VTEP, flow_hash(p));
@@ -74,7 +80,7 @@ static __always_inline int nic_forward(struct __sk_buff *skb, const struct packe
 
 /* What XDP has found out already. */
 static __always_inline int nic_tagged(struct __sk_buff *skb, const struct tag *tag,
-				      const struct packet *p)
+				      struct packet *p)
 {
 	__u32 id = tag->backend;
 	struct backend *backend;
@@ -89,6 +95,15 @@ static __always_inline int nic_tagged(struct __sk_buff *skb, const struct tag *t
 	return nic_forward(skb, p, backend);
 }
 
+/* A later fragment out of the tunnel whose first is not known. An answer is only carried on. */
+static __always_inline int nic_tagged_fragment(struct __sk_buff *skb, const struct tag *tag,
+					       const struct packet *p)
+{
+	if (tag->kind == TAG_RETURN)
+		return forward_return(skb, p);
+	return leave(DROP_fragment, TC_ACT_SHOT);
+}
+
 static __always_inline bool read_tag(struct __sk_buff *skb, struct tag *out)
 {
 	struct tag *tag = (void *)(long)skb->data_meta;
@@ -100,7 +115,7 @@ static __always_inline bool read_tag(struct __sk_buff *skb, struct tag *out)
 }
 
 /* A packet that XDP has not seen, or has left alone. */
-static __always_inline int nic_enter(struct __sk_buff *skb, const struct packet *p)
+static __always_inline int nic_enter(struct __sk_buff *skb, struct packet *p)
 {
 	struct choice choice = {};
 	enum reason why = entry_choose(skb, p, &choice);
@@ -111,7 +126,8 @@ static __always_inline int nic_enter(struct __sk_buff *skb, const struct packet 
 		return leave(why, TC_ACT_SHOT);
 	if (why)
 		return leave(why, TC_ACT_UNSPEC);
-	count_entry(choice.frontend, p->length);
+	if (!is_split_rest(skb, p))
+		count_entry(choice.frontend, p->length);
 	if (!choice.backend->gateway_ifindex)
 		return nic_forward(skb, p, choice.backend);
 	return deliver_from_nic(skb, p, choice.id, 0);
@@ -163,6 +179,8 @@ static __always_inline int mesh_nic(struct __sk_buff *skb)
 	why = parse_skb(skb, &p);
 	if (why == HANDBACK_other_protocol)
 		return nic_error(skb, &p);
+	if (tagged && why == HANDBACK_fragment)
+		return nic_tagged_fragment(skb, &tag, &p);
 	if (why)
 		return leave_to_kernel(skb, why);
 	if (tagged)

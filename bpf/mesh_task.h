@@ -14,6 +14,7 @@
 #include "refuse.h"
 #include "send.h"
 #include "spoof.h"
+#include "split.h"
 #include "too_big.h"
 #include "track.h"
 
@@ -31,14 +32,19 @@ static __always_inline int send_reply(struct __sk_buff *skb, const struct packet
 	return tc_send_wrapped(skb, reply->entry, reply->entry, NODE_VTEP, flow_hash(p));
 }
 
-static __always_inline int task_reply(struct __sk_buff *skb, const struct packet *p,
-				      struct flow_key *key, struct flow *reply)
+static __always_inline int task_reply(struct __sk_buff *skb, struct packet *p, struct flow_key *key,
+				      struct flow *reply)
 {
-	if (reply->entry && !RETURN_DSR && !fits_tunnel(skb, p))
+	bool tunnel = reply->entry && !RETURN_DSR;
+	bool counted = tunnel && is_split_rest(skb, p);
+
+	if (tunnel && p->dont_fragment && !fits_tunnel(skb, p))
 		return answer_too_big(skb, p);
 	reply = flow_track(p, key, reply, TO_CLIENT);
-	if (!(reply->flags & (FLOW_DIRECT | FLOW_VIA_KERNEL)))
+	if (!counted && !(reply->flags & (FLOW_DIRECT | FLOW_VIA_KERNEL)))
 		count_skb(skb, p, reply->frontend, reply->backend, TO_CLIENT);
+	if (tunnel && is_to_split(skb, p) && split(skb, p))
+		return leave(DROP_too_big, TC_ACT_SHOT);
 	if (reply->entry && is_syn_ack(p) && mss_clamp(skb, TUNNEL_MSS))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
 	if (nat_rewrite(skb, p, &reply->to))

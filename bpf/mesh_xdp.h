@@ -183,6 +183,8 @@ static __always_inline int mesh_xdp(struct xdp_md *ctx)
 		return xdp_tunnel(ctx);
 	if (parse_xdp(data, end, &p))
 		return XDP_PASS; /* tc finds the same, and counts why */
+	if (p.fragment)
+		return XDP_PASS; /* from here the later ones would overtake what tc has to split */
 	return xdp_enter(ctx, &p);
 }
 

@@ -28,26 +28,36 @@ static __always_inline int nat_l4_checksum(struct __sk_buff *skb, const struct p
 	int err;
 
 	if (!offset) {
-		if (from_ports != to_ports)
-			sctp_new_ports(skb, p->length - sizeof(struct iphdr), from_ports, to_ports);
+		if (from_ports == to_ports)
+			return 0;
+		if (p->fragment)
+			return -1; /* what its checksum covers is not all here */
+		sctp_new_ports(skb, p->length - sizeof(struct iphdr), from_ports, to_ports);
 		return 0;
 	}
+	if (p->fragment == FRAGMENT_LATER)
+		return 0;
 	err = bpf_l4_csum_replace(skb, offset, 0, address_diff, BPF_F_PSEUDO_HDR | udp);
 	if (err || from_ports == to_ports)
 		return err;
 	return bpf_l4_csum_replace(skb, offset, from_ports, to_ports, 4 | udp);
 }
 
-/* Rewrites the packet's 4-tuple to `to`. Returns 0, or an error of the kernel. */
+/* Rewrites the packet's 4-tuple to `to`. Returns 0, or an error of the kernel. A fragment's
+ * checksum is that of the whole datagram, and in the first one, as the ports are.
+ */
 static __always_inline int nat_rewrite(struct __sk_buff *skb, const struct packet *p,
 				       const struct tuple *to)
 {
 	struct tuple from = p->t, target = *to;
-	__u32 diff;
+	__u32 diff, size = sizeof(target);
 	int err;
 
 	if (same_tuple(&from, &target))
 		return 0;
+	note_first_fragment(p);
+	if (p->fragment == FRAGMENT_LATER)
+		size = offsetof(struct tuple, sport);
 	diff = bpf_csum_diff(&from.saddr, 8, &target.saddr, 8, 0);
 	err = nat_l4_checksum(skb, p, &target, diff);
 	if (err)
@@ -55,7 +65,7 @@ static __always_inline int nat_rewrite(struct __sk_buff *skb, const struct packe
 	err = bpf_l3_csum_replace(skb, L3_OFFSET + offsetof(struct iphdr, check), 0, diff, 0);
 	if (err)
 		return err;
-	return bpf_skb_store_bytes(skb, TUPLE_OFFSET, &target, sizeof(target), 0);
+	return bpf_skb_store_bytes(skb, TUPLE_OFFSET, &target, size, 0);
 }
 
 static __always_inline int set_destination_mac(struct __sk_buff *skb, const __u8 mac[6])

@@ -9,11 +9,11 @@
 #include <linux/tcp.h>
 #include <linux/udp.h>
 
+#include "fragment.h"
 #include "reasons.h"
 #include "types.h"
 
 #define PROTO_SCTP 132
-#define IP_FRAGMENT 0x3fff /* more-fragments flag and offset */
 #define IP_DF 0x4000
 
 #define TCP_FIN 0x01
@@ -44,7 +44,9 @@ struct packet {
 	__u8 protocol;
 	__u8 tcp_flags; /* of SCTP, the flags that mean what its first chunk does */
 	__u8 dont_fragment;
-	__u8 pad[3];
+	__u8 fragment; /* enum fragment_kind */
+	__be16 id;
+	__u32 vni; /* of the network that it is on; the reader of a packet leaves it alone */
 };
 
 /* Opens a connection, or an association. */
@@ -89,8 +91,40 @@ static __always_inline __u8 flags_of_chunk(__u64 type)
 	return (flags & 7) | (flags & 8) << 1;
 }
 
+static __always_inline struct fragment_key fragment_key_of(const struct packet *p)
+{
+	struct fragment_key key = { .saddr = p->t.saddr,
+				    .daddr = p->t.daddr,
+				    .vni = p->vni,
+				    .id = p->id,
+				    .protocol = p->protocol };
+
+	return key;
+}
+
+/* For who carries a fragment on: the later ones shall follow the first. */
+static __always_inline void note_first_fragment(const struct packet *p)
+{
+	struct fragment_key key;
+
+	if (p->fragment != FRAGMENT_FIRST)
+		return;
+	key = fragment_key_of(p);
+	fragment_learn(&key, &p->t);
+}
+
+/* For a packet that parse_ipv4() found to be HANDBACK_fragment: its ports are those of the first.
+ */
+static __always_inline enum reason find_first_fragment(struct packet *p)
+{
+	struct fragment_key key = fragment_key_of(p);
+
+	return fragment_find(&key, &p->t) ? REASON_NONE : HANDBACK_fragment;
+}
+
 /* Reads the IPv4 packet at l3. Returns 0, or why it is left to the kernel. For a protocol
- * without ports that is HANDBACK_other_protocol, with p's addresses and protocol set.
+ * without ports that is HANDBACK_other_protocol, with p's addresses and protocol set; for a
+ * fragment that does not say its ports HANDBACK_fragment, with all else set.
  */
 static __always_inline enum reason parse_ipv4(void *l3, void *end, struct packet *p)
 {
@@ -103,13 +137,19 @@ static __always_inline enum reason parse_ipv4(void *l3, void *end, struct packet
 		return HANDBACK_not_ipv4;
 	if (ip->ihl != 5)
 		return HANDBACK_ip_options;
-	if (ip->frag_off & bpf_htons(IP_FRAGMENT))
-		return HANDBACK_fragment;
 	p->t.saddr = ip->saddr;
 	p->t.daddr = ip->daddr;
 	p->protocol = ip->protocol;
 	p->length = bpf_ntohs(ip->tot_len);
 	p->dont_fragment = !!(ip->frag_off & bpf_htons(IP_DF));
+	p->id = ip->id;
+	p->fragment = fragment_kind(ip);
+	if (ip->frag_off & bpf_htons(IP_FRAGMENT)) {
+		if (fragment_is_bad(ip))
+			return HANDBACK_bad_fragment;
+		if (ip->frag_off & bpf_htons(IP_OFFSET) || !has_flows(p->protocol))
+			return HANDBACK_fragment;
+	}
 	if (!has_flows(p->protocol))
 		return HANDBACK_other_protocol;
 	if ((void *)(ports + 4) > end)
@@ -127,6 +167,8 @@ static __always_inline enum reason parse_ipv4(void *l3, void *end, struct packet
 			return HANDBACK_truncated;
 		p->tcp_flags = flags_of_chunk(((__u8 *)ports)[SCTP_CHUNK]);
 	}
+	/* Read once more, or the verifier would follow each protocol through all that is behind. */
+	p->protocol = *(volatile __u8 *)&ip->protocol;
 	return REASON_NONE;
 }
 
@@ -144,6 +186,8 @@ static __always_inline bool length_is_true(const struct packet *p, __u32 frame)
 		l4 = sizeof(struct tcphdr);
 	if (p->protocol == PROTO_SCTP)
 		l4 = SCTP_MIN_LEN;
+	if (p->fragment == FRAGMENT_LATER)
+		l4 = 1;
 	return p->length >= sizeof(struct iphdr) + l4 && p->length + ETH_HLEN <= frame;
 }
 
@@ -185,6 +229,8 @@ static __always_inline enum reason parse_skb(struct __sk_buff *skb, struct packe
 			return HANDBACK_truncated;
 		why = parse_ethernet((void *)(long)skb->data, (void *)(long)skb->data_end, p);
 	}
+	if (why == HANDBACK_fragment)
+		why = find_first_fragment(p);
 	if (!why && skb->gso_segs <= 1 && !length_is_true(p, skb->len))
 		return HANDBACK_truncated;
 	return why;

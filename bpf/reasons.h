@@ -17,6 +17,7 @@
 	X(not_local)        /* wrapped for a task that is not here */                              \
 	X(not_published)    /* wrapped for a port that its task does not publish */                \
 	X(too_big)          /* no room to wrap it */                                               \
+	X(fragment)         /* a later one, out of the tunnel, whose first is not known */         \
 	X(rewrite_failed)   /* the kernel refused to change the packet */                          \
 	X(ipv6_datagram)    /* of the node itself, by a socket that is not connected */
 
@@ -24,7 +25,8 @@
 	X(not_ipv4)        /* IPv6, ARP for others, anything else */                               \
 	X(truncated)       /* headers do not fit the packet */                                     \
 	X(ip_options)      /* an IPv4 header with options */                                       \
-	X(fragment)        /* any fragment of a datagram */                                        \
+	X(fragment)        /* a later one whose first is not known, or one without ports */        \
+	X(bad_fragment)    /* one that no sender makes */                                          \
 	X(other_protocol)  /* not TCP, UDP or SCTP */                                              \
 	X(no_frontend)     /* nothing that is balanced */                                          \
 	X(foreign_address) /* a published port, but of another machine */                          \

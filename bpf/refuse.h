@@ -17,6 +17,8 @@
 #define ICMP_PORT 3
 /* RFC 1812, 4.3.2.3: an ICMP error has no more than 576 bytes. */
 #define ICMP_QUOTE_MAX (576 - 28)
+/* The least that is quoted behind the IP header: RFC 792. */
+#define QUOTED_L4 8
 
 struct reset {
 	struct iphdr ip;
@@ -95,6 +97,44 @@ static __always_inline int refuse_tcp(struct __sk_buff *skb, const struct packet
 			       sizeof(r.tcp), pseudo_sum(&r.ip, sizeof(r.tcp)));
 }
 
+/* The sum of the quoted transport header. A checksum that the card is to finish (offload) covers
+ * what is quoted, and will then add up to the complement of the pseudo header's sum. Such a one
+ * holds only that sum yet, by which it is told: one datagram in 65536 is mistaken and goes unheard.
+ */
+static __always_inline __u32 quoted_sum(const struct packet *p, const struct iphdr *ip,
+					const __u8 l4[QUOTED_L4])
+{
+	__u16 pseudo = fold(pseudo_sum(ip, p->length - sizeof(*ip)));
+
+	if (p->protocol == IPPROTO_UDP && *(const __u16 *)&l4[6] == pseudo)
+		return (__u16)~pseudo;
+	return bpf_csum_diff(0, 0, (__be32 *)l4, QUOTED_L4, 0);
+}
+
+/* Turns the packet into "destination unreachable" that quotes its headers only. */
+static __always_inline int unreachable_headers(struct __sk_buff *skb, const struct packet *p,
+					       __u8 code, __be32 rest)
+{
+	__u8 l4[QUOTED_L4] __attribute__((aligned(4)));
+	struct unreachable u;
+	struct iphdr quoted;
+
+	if (bpf_skb_load_bytes(skb, L3_OFFSET, &quoted, sizeof(quoted)) ||
+	    bpf_skb_load_bytes(skb, L4_OFFSET, l4, sizeof(l4)))
+		return -1;
+	answer_header(&u.ip, p, IPPROTO_ICMP, sizeof(u) + sizeof(quoted) + sizeof(l4));
+	u.icmp.type = ICMP_UNREACHABLE;
+	u.icmp.code = code;
+	u.icmp.checksum = 0;
+	u.icmp.rest = rest;
+	u.icmp.checksum = ~fold(
+		bpf_csum_diff(0, 0, (__be32 *)&u.icmp, sizeof(u.icmp), quoted_sum(p, &quoted, l4)));
+	if (bpf_skb_change_tail(skb, L4_OFFSET + QUOTED_L4, 0) ||
+	    bpf_skb_adjust_room(skb, sizeof(u), BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
+		return -1;
+	return bpf_skb_store_bytes(skb, L3_OFFSET, &u, sizeof(u), BPF_F_RECOMPUTE_CSUM);
+}
+
 /* The quoted datagram need not be read for the checksum: a valid IP header sums up to nothing, and
  * a valid UDP datagram to the complement of its pseudo header. One whose checksum is still to be
  * finished (offload) will be valid when it is sent.
@@ -106,6 +146,8 @@ static __always_inline int refuse_udp(struct __sk_buff *skb, const struct packet
 	__be16 check;
 	__u32 sum;
 
+	if (p->fragment)
+		return unreachable_headers(skb, p, ICMP_PORT, 0);
 	if (p->length > ICMP_QUOTE_MAX || skb->gso_segs > 1)
 		return -1;
 	if (bpf_skb_load_bytes(skb, L4_OFFSET + offsetof(struct udphdr, check), &check, 2) ||
@@ -143,11 +185,15 @@ static __always_inline int refuse_sctp(struct __sk_buff *skb, const struct packe
 	return bpf_skb_store_bytes(skb, L4_OFFSET, &start, SCTP_ANSWER_LEN, BPF_F_RECOMPUTE_CSUM);
 }
 
-/* Turns the packet into its refusal. False if it is not one to be answered: then it is dropped. */
+/* Turns the packet into its refusal. False if it is not one to be answered: then it is dropped. So
+ * is a later fragment (RFC 1122, 3.2.2).
+ */
 static __always_inline bool refuse(struct __sk_buff *skb, const struct packet *p)
 {
 	int err = -1;
 
+	if (p->fragment == FRAGMENT_LATER)
+		return false;
 	if (p->protocol == IPPROTO_TCP)
 		err = refuse_tcp(skb, p);
 	else if (p->protocol == IPPROTO_UDP)

@@ -177,6 +177,24 @@ struct endpoint {
 	__u8 pad[2];
 };
 
+/* A datagram that comes in fragments: what tells it from others (RFC 791), on one network. */
+struct fragment_key {
+	__be32 saddr;
+	__be32 daddr;
+	__u32 vni;
+	__be16 id;
+	__u8 protocol;
+	__u8 pad;
+};
+
+/* What only its first fragment says. */
+struct fragment {
+	__u64 seen_ns;
+	__be16 sport;
+	__be16 dport;
+	__u8 pad[4];
+};
+
 /* A socket of the node's own processes, and the backend that it was led to. */
 struct sock_key {
 	__u64 cookie;
@@ -267,6 +285,8 @@ _Static_assert(sizeof(struct flow) == 48, "flow has no holes");
 _Static_assert(sizeof(struct entry) == 24, "entry has no holes");
 _Static_assert(sizeof(struct endpoint_key) == 8, "endpoint_key has no holes");
 _Static_assert(sizeof(struct endpoint) == 12, "endpoint has no holes");
+_Static_assert(sizeof(struct fragment_key) == 16, "fragment_key has no holes");
+_Static_assert(sizeof(struct fragment) == 16, "fragment has no holes");
 _Static_assert(sizeof(struct sock_key) == 16, "sock_key has no holes");
 _Static_assert(sizeof(struct sock_origin) == 8, "sock_origin has no holes");
 _Static_assert(sizeof(struct ip6) == 16, "ip6 has no holes");

@@ -183,7 +183,7 @@ static __always_inline int vip_from_container(struct __sk_buff *skb)
 {
 	__u32 vni = attached_vni();
 	struct flow *flow = NULL;
-	struct packet p = {};
+	struct packet p = { .vni = vni };
 	struct flow_key key;
 	enum reason why;
 
@@ -211,7 +211,7 @@ static __always_inline int vip_from_container(struct __sk_buff *skb)
 static __always_inline int vip_to_container(struct __sk_buff *skb)
 {
 	__u32 vni = attached_vni();
-	struct packet p = {};
+	struct packet p = { .vni = vni };
 	struct flow_key key;
 	struct flow *reply;
 	enum reason why;

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet import ICMP, IP, TCP, UDP, defragment, fragment
 from scapy.layers.l2 import ARP, Ether
 from scapy.layers.sctp import SCTP, SCTPChunkData
 from scapy.layers.vxlan import VXLAN
@@ -106,6 +106,21 @@ def sctp(
     (src, sport), (dst, dport) = split(source), split(destination)
     header = SCTP(sport=sport, dport=dport, tag=tag, chksum=checksum)
     return _frame(src, dst, macs, header / (chunk or SCTPChunkData(data=payload)), ip)
+
+
+def fragments(packet: Packet, size: int = 1480) -> list[Packet]:
+    """The packet, or fragment, in pieces of that much payload."""
+    pieces = list(fragment(packet, size))  # type: ignore[no-untyped-call]
+    for piece in pieces:
+        piece[IP].proto = Ether(bytes(packet))[IP].proto
+    return pieces
+
+
+def put_together(frames: list[bytes]) -> Packet:
+    """What a host makes of fragments: the one IPv4 packet, its checksums as they came."""
+    pieces = sorted((Ether(frame)[IP] for frame in frames), key=lambda ip: int(ip.frag))
+    (whole,) = defragment(pieces)  # type: ignore[no-untyped-call]
+    return IP(bytes(whole))
 
 
 def echo(src: str, dst: str, *, macs: Macs | None = None, reply: bool = False, **ip: Any) -> Packet:

@@ -43,13 +43,14 @@ class Node(World):
         gso_segs: int = 0,
         gso_size: int = 0,
         device: str = "nic0",
+        mark: int = 0,
     ) -> Result:
         fd = self._programs.program("nic_ingress", TC)
-        return run_skb(fd, bytes(packet), ifindex(device), gso_segs, gso_size)
+        return run_skb(fd, bytes(packet), ifindex(device), gso_segs, gso_size, mark)
 
-    def gateway_ingress(self, packet: Packet | bytes, device: str = "gw0") -> Result:
+    def gateway_ingress(self, packet: Packet | bytes, device: str = "gw0", mark: int = 0) -> Result:
         fd = self._programs.program("gateway_ingress", TC)
-        return run_skb(fd, bytes(packet), ifindex(device))
+        return run_skb(fd, bytes(packet), ifindex(device), mark=mark)
 
     def gateway_egress(self, packet: Packet | bytes, device: str = "gw0") -> Result:
         fd = self._programs.program("gateway_egress", TC)

@@ -137,9 +137,11 @@ def run_xdp(fd: int, data: bytes, ifindex: int) -> Result:
     return Result(verdict, out[context.data :], out[: context.data])
 
 
-def run_skb(fd: int, data: bytes, ifindex: int, gso_segs: int = 0, gso_size: int = 0) -> Result:
+def run_skb(
+    fd: int, data: bytes, ifindex: int, gso_segs: int = 0, gso_size: int = 0, mark: int = 0
+) -> Result:
     """One run of a tc program."""
-    context = SkbContext(ifindex=ifindex, gso_segs=gso_segs, gso_size=gso_size)
+    context = SkbContext(ifindex=ifindex, gso_segs=gso_segs, gso_size=gso_size, mark=mark)
     return Result(*_run(fd, data, context))
 
 

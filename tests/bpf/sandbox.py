@@ -69,3 +69,43 @@ def sandbox(bpffs: Path) -> Iterator[None]:
 
 def ifindex(name: str) -> int:
     return socket.if_nametoindex(name)
+
+
+class OtherNetwork:
+    """A network beside the sandbox's, as a container has one; gone when left."""
+
+    def __enter__(self) -> OtherNetwork:
+        own = os.open("/proc/self/ns/net", os.O_RDONLY)
+        try:
+            _call("unshare", _CLONE_NEWNET)
+            self._fd = os.open("/proc/self/ns/net", os.O_RDONLY)
+            _call("setns", own, _CLONE_NEWNET)
+        finally:
+            os.close(own)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        os.close(self._fd)
+
+    @property
+    def path(self) -> str:
+        """Names it to others, as `ip link ... netns`."""
+        return f"/proc/{os.getpid()}/fd/{self._fd}"
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        own = os.open("/proc/self/ns/net", os.O_RDONLY)
+        _call("setns", self._fd, _CLONE_NEWNET)
+        try:
+            yield
+        finally:
+            _call("setns", own, _CLONE_NEWNET)
+            os.close(own)
+
+
+@contextmanager
+def send_finished_checksums(device: str) -> Iterator[None]:
+    """Whoever listens at the other end sees packets as a wire would carry them."""
+    subprocess.run(["ethtool", "-K", device, "tx", "off"], check=True, capture_output=True)
+    yield
+    subprocess.run(["ethtool", "-K", device, "tx", "on"], check=True, capture_output=True)

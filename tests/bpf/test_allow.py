@@ -191,7 +191,7 @@ def test_strangers_get_no_further_by_odd_packets(node: Node, web: Service, kind:
     assert node.reasons() == {"drop_not_allowed": 2}
 
 
-@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("kind", [kind for kind in ODD if kind != "first fragment"])
 def test_odd_packets_of_others_are_the_kernels(node: Node, web: Service, kind: str) -> None:
     web.allow("192.0.2.100/32")
     assert node.nic_ingress(odd(kind)).verdict == TC_UNSPEC
@@ -203,7 +203,7 @@ def test_odd_packets_of_others_are_the_kernels(node: Node, web: Service, kind: s
 def test_later_fragments_say_no_port(node: Node, web: Service) -> None:
     web.allow("10.0.0.0/8")
     later = syn()
-    later[IP].frag = 1
+    later[IP].frag = 185
     assert node.nic_ingress(later).verdict == TC_UNSPEC
     assert node.reasons() == {"handback_fragment": 1}
 

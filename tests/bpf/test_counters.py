@@ -155,5 +155,5 @@ def test_reasons_add_up(node: Node) -> None:
     for _ in range(5):
         node.nic_ingress(tcp(SOURCE, f"{NODE_A}:81", macs=FROM_CLIENT))
     for _ in range(3):
-        node.overlay_ingress(tcp(SOURCE, ENTRY, frag=1))
+        node.overlay_ingress(tcp(SOURCE, ENTRY, frag=185))
     assert node.reasons() == {"handback_no_frontend": 5, "handback_fragment": 3}

@@ -102,14 +102,6 @@ def test_remote_backend_is_sent_to_by_tc(node: Node) -> None:
     assert_result(node.nic_ingress(packet), TC_REDIRECT, expected)
 
 
-@pytest.mark.parametrize(("size", "fits"), [(1450, True), (1451, False)])
-def test_too_big_to_be_wrapped(node: Node, size: int, fits: bool) -> None:
-    node.port(PUBLISHED, TARGET).backends(remote(THERE))
-    packet = tcp(SOURCE, ENTRY, "A", macs=FROM_CLIENT, payload=bytes(size - 40))
-    assert node.nic_ingress(packet).verdict == (TC_REDIRECT if fits else TC_SHOT)
-    assert node.reasons() == ({} if fits else {"drop_too_big": 1})
-
-
 def test_what_the_kernel_cannot_wrap_is_dropped(node: Node) -> None:
     """Segments to be cut later, of no kind that it knows: BPF_PROG_TEST_RUN makes no others."""
     node.port(PUBLISHED, TARGET).backends(remote(THERE))
@@ -212,13 +204,6 @@ def test_answer_goes_straight_to_the_client(node_dsr: Node) -> None:
     assert node_dsr.nic_ingress(tunnel).verdict == TC_REDIRECT
     result = node_dsr.gateway_ingress(tcp(TASK, SOURCE, "A", macs=OUT_OF_TASK))
     assert_result(result, TC_REDIRECT, tcp(ENTRY, SOURCE, "A", macs=OUT_OF_TASK))
-
-
-def test_answer_too_big_to_return(node: Node, web: Service) -> None:
-    node.nic_ingress(through_tunnel(by_b()))
-    reply = tcp(TASK, SOURCE, "A", macs=OUT_OF_TASK, payload=bytes(1411))
-    assert node.gateway_ingress(reply).verdict == TC_SHOT
-    assert node.reasons() == {"drop_too_big": 1}
 
 
 def test_answer_follows_a_flow_to_its_new_entry_node(node: Node, web: Service) -> None:

@@ -19,6 +19,7 @@ from .net import (
     TARGET,
     THERE,
     docker_mac,
+    fragments,
     udp,
     wrapped,
 )
@@ -77,9 +78,14 @@ def test_task_is_told(node_b: Node) -> None:
     assert_result(node_b.gateway_ingress(answer), TC_REDIRECT, fragmentation_needed(answer))
 
 
-def test_what_may_be_fragmented_is_dropped(node_b: Node) -> None:
+@pytest.mark.parametrize(("place", "told"), [(0, True), (1, False)])
+def test_only_the_first_fragment_is_answered(node_b: Node, place: int, told: bool) -> None:
     node_b.port(PUBLISHED, TARGET, 17).backends(remote(THERE))
-    packet = datagram(SOURCE, ENTRY, 1500, FROM_CLIENT)
-    packet[IP].flags = ""
-    assert node_b.nic_ingress(packet).verdict == TC_SHOT
-    assert node_b.reasons() == {"drop_too_big": 1}
+    pieces = fragments(datagram(SOURCE, ENTRY, 4000, FROM_CLIENT))
+    node_b.nic_ingress(pieces[0])
+    piece = pieces[place]
+    if told:
+        assert_result(node_b.nic_ingress(piece), TC_REDIRECT, fragmentation_needed(piece))
+    else:
+        assert node_b.nic_ingress(piece).verdict == TC_SHOT
+    assert node_b.reasons() == {"drop_too_big": 2}

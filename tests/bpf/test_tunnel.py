@@ -85,13 +85,13 @@ def test_wrapped_packet_is_delivered_by_tc_alone(
 
 def _fragment() -> Packet:
     packet = request()
-    packet[IP].flags = "MF"
+    packet[IP].frag = 1
     return packet
 
 
 DROPPED = [
     pytest.param(arriving(request(), STRANGER), "drop_bad_outer_source", id="from a stranger"),
-    pytest.param(arriving(_fragment()), "drop_bad_inner", id="fragment inside"),
+    pytest.param(arriving(_fragment()), "drop_bad_inner", id="bad fragment inside"),
     pytest.param(arriving(request(), to="10.0.0.99"), "drop_not_local", id="for no task here"),
     pytest.param(returning(answer(f"{STRANGER}:80")), "drop_bad_inner", id="answer of a stranger"),
 ]

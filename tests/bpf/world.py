@@ -31,6 +31,7 @@ _HASHES = (
     "addresses6",
     "local_backends",
     "endpoints",
+    "fragments",
     "flows",
     "replies",
     "entries",
@@ -318,8 +319,8 @@ class World:
         return int(leaf.backend)
 
     def age(self, name: str, seconds: float) -> None:
-        """Makes all entries of a flow map that much older."""
-        for table in self.table(name), self.table(f"transient_{name}"):
+        """Makes all entries of a flow map, or of `fragments`, that much older."""
+        for table in map(self.table, {name, f"transient_{name}"}.intersection(_HASHES)):
             for key, leaf in list(table.items()):
                 leaf.seen_ns = max(0, leaf.seen_ns - int(seconds * SECOND))
                 table[key] = leaf

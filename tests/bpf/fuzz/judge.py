@@ -15,6 +15,8 @@ from .oracle import (
     WRAP,
     adds_up,
     checksums_hold,
+    completed,
+    first_part,
     inner_of,
     is_for_us,
     is_tunnel,
@@ -140,6 +142,8 @@ def _carried_on(run: Run) -> None:
         came_out = inner_of(out)
     if run.program.startswith("nic_") and is_for_us(run.packet):
         inside = inner_of(run.packet)
+    if checksums_hold(inside) and first_part(came_out, inside):
+        came_out = completed(came_out, inside)  # the rest has come in again
     if checksums_hold(inside) and not checksums_hold(came_out):
         raise Wrong(f"checksums were right, and are wrong in {out.hex()}")
 

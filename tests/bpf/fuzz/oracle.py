@@ -65,6 +65,22 @@ def inner_of(frame: bytes) -> bytes:
     return frame[WRAP:]
 
 
+def first_part(frame: bytes, whole: bytes) -> bool:
+    """Whether it is a first fragment, soundly cut from a packet that was whole."""
+    if len(frame) < ETHERNET + 28 or not frame[20] & 0x20 or whole[20] & 0x20:
+        return False
+    kept = (frame[16] << 8 | frame[17]) - 20
+    return not frame[20] & 0x1F and not frame[21] and kept % 8 == 0 and adds_up(frame[14:34])
+
+
+def completed(frame: bytes, whole: bytes) -> bytes:
+    """A first part and the rest of the packet that it was cut from, put together."""
+    end, total = 14 + (frame[16] << 8 | frame[17]), whole[16:18]
+    header = frame[14:16] + total + frame[18:20] + bytes(2) + frame[22:24] + bytes(2) + frame[26:34]
+    check = (0xFFFF - int.from_bytes(header, "big") % 0xFFFF).to_bytes(2, "big")
+    return frame[:14] + header[:10] + check + header[12:] + frame[34:end] + whole[end:]
+
+
 def adds_up(data: bytes, pseudo: int = 0) -> bool:
     """Whether 16-bit words that contain their Internet checksum sum up to it. RFC 1071."""
     if len(data) & 1:
