@@ -7,11 +7,16 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
+import structlog
+
 from ebpfmesh.config import Config
 from ebpfmesh.datapath.attach import Role, detach
 from ebpfmesh.datapath.cgroup import cgroup_root, detach_socket_programs
 from ebpfmesh.datapath.discover import look_at_host, overlay_attachments, overlay_paths
+from ebpfmesh.datapath.errors import AttachError
 from ebpfmesh.model import Attachment
+
+log = structlog.get_logger(__name__)
 
 
 def detach_all(config: Config) -> list[str]:
@@ -39,7 +44,16 @@ def detach_strays(wanted: Collection[Attachment]) -> list[Attachment]:
     kept = {place.ifindex for place in wanted if not place.netns}
     links = (link for link in look_at_host().links if link.name != "lo" and link.index not in kept)
     places = [Attachment(role=Role.NIC, netns="", ifindex=k.index, name=k.name) for k in links]
-    return [place for place in places if detach(place)]
+    return [place for place in places if _detached(place)]
+
+
+def _detached(place: Attachment) -> bool:
+    """What cannot be taken off now is no reason not to serve."""
+    try:
+        return detach(place)
+    except AttachError as error:
+        log.warning("programs.stray", error=str(error))
+        return False
 
 
 def _places(config: Config) -> list[Attachment]:
