@@ -31,7 +31,7 @@ say "programs loaded"
 if [ -n "$TESTS" ]; then
 	# Emulated, everything takes twenty times as long.
 	# shellcheck disable=SC2086
-	python3 -m pytest -p no:cacheprovider --timeout 1800 --durations 15 \
+	python3 -m pytest -p no:cacheprovider --color no --maxfail 20 --timeout 1800 --durations 15 \
 		--junitxml results/tests.xml $TESTS
 fi
 
