@@ -15,8 +15,15 @@ BPF_F_TABLE("lpm_trie:" PIN_DIR "/allowed", struct allow_key, u32, allowed, MAX_
 	    BPF_F_NO_PREALLOC);
 BPF_TABLE_PINNED("array", u32, struct pool, pools, MAX_SERVICES, PIN_DIR "/pools");
 BPF_TABLE_PINNED("array", u32, struct backend, backends, MAX_BACKENDS, PIN_DIR "/backends");
-/* Pinned so that the size of the tables can be seen from outside. */
+/* Pinned so that the size of the tables can be seen from outside. It goes without the type
+ * information (BTF) that bcc gives to maps: the agent's tables have none, and up to Linux 6.1 a
+ * table must be like its template in that, too.
+ */
+#pragma push_macro("BPF_ANNOTATE_KV_PAIR")
+#undef BPF_ANNOTATE_KV_PAIR
+#define BPF_ANNOTATE_KV_PAIR(name, key, value) _Static_assert(1, "")
 BPF_TABLE_PINNED("array", u32, struct maglev_table, maglev_template, 1, PIN_DIR "/maglev_template");
+#pragma pop_macro("BPF_ANNOTATE_KV_PAIR")
 BPF_TABLE_PINNED("array_of_maps$maglev_template", u32, int, maglev, MAX_SERVICES,
 		 PIN_DIR "/maglev");
 /* Whose turn it is, of pools that go round. The agent only makes it. */
