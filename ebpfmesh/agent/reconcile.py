@@ -14,6 +14,7 @@ import structlog
 from ebpfmesh.datapath.attach import Attached, Attacher, detach
 from ebpfmesh.datapath.errors import AttachError, PlaceGone
 from ebpfmesh.datapath.maps import Maps
+from ebpfmesh.desired import mac_of
 from ebpfmesh.ids import NO_ID, Ids
 from ebpfmesh.maglev import build_table
 from ebpfmesh.model import (
@@ -22,6 +23,7 @@ from ebpfmesh.model import (
     BackendKey,
     BackendState,
     Desired,
+    EndpointKey,
     FrontendKind,
     Pool,
     PoolKey,
@@ -226,9 +228,7 @@ class Reconciler:
 
     @_apply.register
     def _(self, operation: Attach) -> None:
-        vni = operation.attachment.vni
-        keys = (f.key for f in self.actual.frontends.values() if f.kind is FrontendKind.VIP)
-        vips = sorted(key.address for key in keys if key.vni == vni)
+        vips = self._vips(operation.attachment.vni)
         attached = self._attacher.attach(operation.attachment, vips)
         self.attached[operation.attachment] = attached
         log.info(
@@ -238,6 +238,13 @@ class Reconciler:
             netns=operation.attachment.netns,
             xdp=str(attached.xdp),
         )
+
+    def _vips(self, vni: int) -> dict[str, str]:
+        """The VIPs of a network, and the MACs that the programs answer with (bpf/arp.h)."""
+        keys = (f.key for f in self.actual.frontends.values() if f.kind is FrontendKind.VIP)
+        addresses = sorted(key.address for key in keys if key.vni == vni)
+        balancer = self.actual.endpoints.get(EndpointKey(vni, 0))
+        return {one: balancer.mac if balancer else mac_of(one) for one in addresses}
 
     @_apply.register
     def _(self, operation: DelFrontend) -> None:

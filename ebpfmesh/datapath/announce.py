@@ -10,28 +10,30 @@ for it. RFC 826.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Mapping
 from ipaddress import IPv4Address
 
 from ebpfmesh.datapath.netns import packet_socket
 
 _BROADCAST = b"\xff" * 6
-_DOCKER_MAC = b"\x02\x42"
 _ETH_P_ARP = 0x0806
 _ETHERNET, _ETH_P_IP, _REPLY = 1, 0x0800, 2
 
 
-def arp_reply(address: IPv4Address) -> bytes:
-    """A frame to all: `address` is at the MAC that `bpf/arp.h` answers with."""
-    mac = _DOCKER_MAC + address.packed
-    ethernet = _BROADCAST + mac + struct.pack("!H", _ETH_P_ARP)
+def arp_reply(address: str, mac: str) -> bytes:
+    """A frame to all: `address` is at `mac`."""
+    owner, packed = bytes.fromhex(mac.replace(":", "")), IPv4Address(address).packed
+    ethernet = _BROADCAST + owner + struct.pack("!H", _ETH_P_ARP)
     arp = struct.pack("!HHBBH", _ETHERNET, _ETH_P_IP, 6, 4, _REPLY)
-    return ethernet + arp + mac + address.packed + _BROADCAST + address.packed
+    return ethernet + arp + owner + packed + _BROADCAST + packed
 
 
-def announce(netns: str, link: str, vips: Iterable[str]) -> None:
-    """Sends an answer for each VIP out of a link. Raises `OSError` if the link takes none."""
+def announce(netns: str, link: str, vips: Mapping[str, str]) -> None:
+    """Sends an answer for each VIP, with its MAC, out of a link.
+
+    Raises `OSError` if the link takes none.
+    """
     with packet_socket(netns) as socket:
         socket.bind((link, 0))
-        for vip in vips:
-            socket.send(arp_reply(IPv4Address(vip)))
+        for address, mac in vips.items():
+            socket.send(arp_reply(address, mac))

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 import structlog
 
@@ -47,6 +48,7 @@ _MODES = {
 
 _XDP_PROGRAM = "nic_xdp"
 _GONE = frozenset({errno.ENOENT, errno.ENODEV})
+_NO_VIPS: Mapping[str, str] = MappingProxyType({})
 
 # In this order: what ingress translates, egress has to translate back.
 _HOOKS = {
@@ -72,7 +74,9 @@ class Attacher:
         self._module = module
         self._policy = policy
 
-    def attach(self, attachment: Attachment, vips: Sequence[str] = ()) -> Attached:
+    def attach(
+        self, attachment: Attachment, vips: Mapping[str, str] = MappingProxyType({})
+    ) -> Attached:
         """Puts all programs of the attachment's role in place, then announces `vips` there.
 
         Raises `AttachError`, and of its kind `PlaceGone` where there is nothing to attach to.
@@ -88,7 +92,7 @@ class Attacher:
             raise kind(f"{attachment.role} programs at {place}: {error}") from error
 
     @staticmethod
-    def _announce(attachment: Attachment, vips: Sequence[str]) -> None:
+    def _announce(attachment: Attachment, vips: Mapping[str, str]) -> None:
         if not vips:
             return
         try:

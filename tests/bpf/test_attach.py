@@ -118,19 +118,19 @@ def test_a_packet_that_was_there_first_waits_no_longer(
         client.sendto(b"first", (VIP, 53))
         with pytest.raises(BlockingIOError):
             wire.recv(2048)
-        Attacher(module, XdpPolicy.AUTO).attach(container, [VIP])
+        Attacher(module, XdpPolicy.AUTO).attach(container, {VIP: docker_mac(VIP)})
         assert Ether(wire.recv(2048))[UDP].load == b"first"
     assert f"lladdr {docker_mac(VIP)}" in ip("neighbour", "show", VIP)
 
 
 def test_an_announcement_makes_no_neighbour(module: Module, container: Attachment) -> None:
-    Attacher(module, XdpPolicy.AUTO).attach(container, ["10.0.1.77"])
+    Attacher(module, XdpPolicy.AUTO).attach(container, {"10.0.1.77": "02:42:0a:00:01:4d"})
     assert ip("neighbour", "show", "10.0.1.77") == ""
 
 
 def test_a_link_that_is_down_needs_no_announcement(module: Module, container: Attachment) -> None:
     ip("link", "set", "gw0", "down")
-    Attacher(module, XdpPolicy.AUTO).attach(container, [VIP])
+    Attacher(module, XdpPolicy.AUTO).attach(container, {VIP: docker_mac(VIP)})
     assert hooks(container) == {Hook.INGRESS, Hook.EGRESS}
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, cast
 
 import msgspec
@@ -33,6 +33,7 @@ from ebpfmesh.model import (
 VNI = 4097
 POOL = PoolKey("service1", VNI)
 VIP = FrontendKey(VNI, "10.0.1.2")
+VIP_MAC = "02:42:0a:00:01:02"
 NIC = Attachment(role=Role.NIC, netns="", ifindex=2, name="eth0")
 VETH = Attachment(role=Role.OVERLAY, netns="/ns", ifindex=7, name="veth0", vni=VNI)
 
@@ -137,13 +138,13 @@ class MemoryAttacher:
     def __init__(self, failing: Mapping[Attachment, Exception] | None = None) -> None:
         self.failing = dict(failing or {})
         self.attached: list[Attachment] = []
-        self.announced: dict[Attachment, list[str]] = {}
+        self.announced: dict[Attachment, dict[str, str]] = {}
 
-    def attach(self, attachment: Attachment, vips: Sequence[str] = ()) -> Attached:
+    def attach(self, attachment: Attachment, vips: Mapping[str, str] | None = None) -> Attached:
         if attachment in self.failing:
             raise self.failing[attachment]
         self.attached.append(attachment)
-        self.announced[attachment] = list(vips)
+        self.announced[attachment] = dict(vips or {})
         return Attached(attachment)
 
 
@@ -345,7 +346,16 @@ def test_a_new_link_hears_of_the_vips_of_its_network(maps: MemoryMaps, clock: Cl
     elsewhere = Attachment(role=Role.OVERLAY, netns="/other", ifindex=7, name="veth0", vni=VNI + 1)
     wanted = desired("a", attachments=frozenset({NIC, VETH, elsewhere}))
     reconciler(maps, attacher, clock).sync(wanted, whole=True)
-    assert attacher.announced == {NIC: [], VETH: [VIP.address], elsewhere: []}
+    assert attacher.announced == {NIC: {}, VETH: {VIP.address: VIP_MAC}, elsewhere: {}}
+
+
+def test_it_hears_of_the_mac_of_dockers_own_load_balancer(maps: MemoryMaps, clock: Clock) -> None:
+    attacher = MemoryAttacher()
+    balancer = {EndpointKey(VNI, 0): Endpoint("10.0.1.3", "02:42:0a:00:01:03")}
+    wanted = desired("a", attachments=frozenset({VETH}))
+    wanted = msgspec.structs.replace(wanted, endpoints=balancer)
+    reconciler(maps, attacher, clock).sync(wanted, whole=True)
+    assert attacher.announced == {VETH: {VIP.address: "02:42:0a:00:01:03"}}
 
 
 def test_place_that_has_gone_is_no_failure(maps: MemoryMaps, clock: Clock) -> None:
