@@ -27,10 +27,11 @@ from ..world import READY, Service
 from .judge import PROGRAMS, Run, Wrong, judge
 from .mutate import mutated
 from .oracle import Flow, flow_of, inner_of, is_for_us
-from .seeds import SENDERS, STATES, furnish, seeds
+from .seeds import SENDERS, STATES, dialogues, furnish, seeds
 
 GROUP = 2000  # packets
 _CHANGE_EVERY = 250  # packets between changes of a backend's state
+_TALK = 0.25  # of the packets belong to orderly connections
 _LOOK_EVERY = 97  # runs between looks whether an unsound packet has left anything
 _OVERLAY = ("overlay_ingress", "overlay_egress")
 _LRU = re.compile(r'BPF_TABLE_PINNED\("lru_hash", struct (\w+), struct (\w+), (\w+),')
@@ -151,6 +152,22 @@ def _reader(module: Module, name: str) -> Reader:
     return Reader(table.map_fd, ctypes.sizeof(table.Key), ctypes.sizeof(table.Leaf), room)
 
 
+class _Talk:
+    """Several connections at once, each in its order, for ever anew."""
+
+    def __init__(self, rng: Random, dialogues: list[list[bytes]]) -> None:
+        self._rng = rng
+        self._dialogues = dialogues
+        self._said = [0] * len(dialogues)
+
+    def next(self) -> bytes:
+        """What one of them says next."""
+        which = self._rng.randrange(len(self._dialogues))
+        said, dialogue = self._said[which], self._dialogues[which]
+        self._said[which] = (said + 1) % len(dialogue)
+        return dialogue[said]
+
+
 class Campaign:
     """Groups of packets, on several nodes in turn."""
 
@@ -158,6 +175,7 @@ class Campaign:
         self._benches = benches
         self._seed = seed
         self._seeds = seeds()
+        self._dialogues = dialogues()
         self._fragments = "fragments" in lru_maps()
         self.report = Report()
 
@@ -175,9 +193,10 @@ class Campaign:
         bench = self._benches[number % len(self._benches)]
         rng = Random(f"{self._seed}/{number}")  # noqa: S311 - repeatable is what it must be
         bench.start()
+        talk = _Talk(rng, self._dialogues)
         sound: dict[int, set[Flow]] = {0: set(), VNI: set()}
         for index in range(size):
-            packet = mutated(rng, rng.choice(self._seeds))
+            packet = talk.next() if rng.random() < _TALK else mutated(rng, rng.choice(self._seeds))
             if index % _CHANGE_EVERY == 0:
                 _change(rng, bench.changing)
             flows = self._flows(packet)

@@ -209,6 +209,28 @@ def _tunnels() -> Iterator[Packet]:
     yield wrapped(inside, (ALICE, VIP), (NODE_A, THERE), 0xC001)
 
 
+def _dialogue(source: str, asked: str, answering: list[str], macs: tuple[str, str]) -> list[bytes]:
+    """A connection as it should be; whoever may have been chosen answers."""
+    packets = []
+    for question, answer in (("S", "SA"), ("A", "A"), ("PA", "PA"), ("FA", "FA"), ("A", "")):
+        packets.append(tcp(source, asked, question, macs=macs))
+        for task in answering if answer else []:
+            out = OUT_OF_TASK if task.startswith(HERE_GATEWAY) else None
+            packets.append(tcp(task, source, answer, macs=out))
+    return [bytes(packet) for packet in packets]
+
+
+def dialogues() -> list[list[bytes]]:
+    """Flows that are what hostile packets are aimed at."""
+    tasks, webs = [f"{HERE_GATEWAY}:{TARGET}"], [f"{WEB_1}:80", f"{WEB_2}:80"]
+    found = []
+    for port in (*CLIENT_PORTS, 4003, 4004, 4005):
+        found.append(_dialogue(f"{CLIENT}:{port}", f"{NODE_A}:{LOCAL}", tasks, FROM_CLIENT))
+        found.append(_dialogue(f"{ALICE}:{port}", f"{VIP}:80", webs, (FROM_CLIENT[0], BRIDGE)))
+        found.append(_dialogue(f"{ALICE}:{port}", f"{WEB_1}:80", webs, (FROM_CLIENT[0], BRIDGE)))
+    return found
+
+
 def seeds() -> list[bytes]:
     """All of them, always in the same order."""
     groups = (_published, _overlay, _errors, _fragments, _odd, _tunnels)
