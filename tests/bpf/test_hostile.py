@@ -8,6 +8,7 @@ from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
+from .conftest import MakeNode
 from .net import (
     ALICE,
     CLIENT,
@@ -26,12 +27,12 @@ from .net import (
     VIP,
     VNI,
     docker_mac,
-    sctp,
     tcp,
     udp,
     wrapped,
 )
 from .node import TC_REDIRECT, TC_SHOT, TC_UNSPEC, XDP_DROP, XDP_PASS, Node, assert_result
+from .test_collisions import take_all_ports
 from .world import Service, remote
 
 BACK = (NODE_B_MAC, NODE_A_MAC)
@@ -203,12 +204,14 @@ def test_icmp_error_that_lies_about_its_length(node: Node, length: int) -> None:
     assert node.nic_ingress(error).verdict == TC_REDIRECT
 
 
-def test_one_packet_is_counted_once(node: Node) -> None:
-    """A question to another machine that finds no free 4-tuple: SCTP changes no port."""
-    first = sctp(f"{HERE_GATEWAY}:4000", f"{NODE_B}:{PUBLISHED}", macs=OUT_OF_TASK)
-    node.port(PUBLISHED, PUBLISHED, 132).backends(remote(THERE))
-    asked = sctp(f"{HERE_GATEWAY}:4000", f"{NODE_A}:{PUBLISHED}", macs=OUT_OF_TASK)
-    node.gateway_ingress(asked)
-    assert node.reasons() == {}
-    assert_result(node.gateway_ingress(first), TC_SHOT, first)
+def test_one_packet_is_counted_once(make_node: MakeNode) -> None:
+    """A question to another machine that finds no free 4-tuple."""
+    node = make_node(MAX_FLOWS=262144)
+    node.addresses(NODE_A)
+    node.port(PUBLISHED, PUBLISHED).backends(remote(THERE))
+    node.gateway_ingress(tcp(f"{HERE_GATEWAY}:4000", f"{NODE_A}:{PUBLISHED}", macs=OUT_OF_TASK))
+    take_all_ports(node, "transient_replies")
+    packet = tcp(f"{HERE_GATEWAY}:4000", f"{NODE_B}:{PUBLISHED}", macs=OUT_OF_TASK)
+    assert_result(node.gateway_ingress(packet), TC_SHOT, packet)
     assert node.reasons() == {"drop_no_port": 1}
+    node.clear()
