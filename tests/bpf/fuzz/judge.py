@@ -126,10 +126,8 @@ def _kind(run: Run, name: str) -> str:
 
 def _carried_on(run: Run) -> None:
     out = run.out
-    if run.metadata and (
-        len(run.metadata) != _TAG.size or _TAG.unpack(run.metadata)[0] != _TAG_MAGIC
-    ):
-        raise Wrong(f"metadata is {run.metadata.hex()}")
+    if run.metadata:
+        _tag(run.metadata)
     inside, came_out = run.packet, out
     if run.program.startswith("overlay_"):
         # To these a tunnel's packet is a datagram like any other.
@@ -146,6 +144,14 @@ def _carried_on(run: Run) -> None:
         came_out = completed(came_out, inside)  # the rest has come in again
     if checksums_hold(inside) and not checksums_hold(came_out):
         raise Wrong(f"checksums were right, and are wrong in {out.hex()}")
+
+
+def _tag(metadata: bytes) -> None:
+    """What XDP tells tc: the entry node that it names is another one, or none."""
+    if len(metadata) != _TAG.size or _TAG.unpack(metadata)[0] != _TAG_MAGIC:
+        raise Wrong(f"metadata is {metadata.hex()}")
+    if metadata[12:16] not in {bytes(4), *OTHER_VTEPS}:
+        raise Wrong(f"the entry node is {socket.inet_ntoa(metadata[12:16])}")
 
 
 def _outer(out: bytes) -> None:
