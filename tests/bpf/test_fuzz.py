@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from .fuzz.benches import benches
 from .fuzz.campaign import Campaign
 from .fuzz.judge import RULES
 
-PACKETS = 100_000
+PACKETS = 60_000
 
 # What so many packets are known to bring about: else they have not gone where they should.
 REACHED = {
@@ -23,6 +25,7 @@ REACHED = {
 UNREACHED = {("overlay_egress", "drop"), ("gateway_egress", "drop")}
 
 
+@pytest.mark.timeout(900)  # three compilations beside the packets
 def test_hostile_packets(bpffs: Path) -> None:
     """Each run is judged by tests/bpf/fuzz/judge.py; a failure says how to see it again."""
     with benches(bpffs) as nodes:

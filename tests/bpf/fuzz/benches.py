@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The nodes that packets are thrown at: of both return modes, one with little room,
-and one that knows whose veth is whose."""
+"""The nodes that packets are thrown at: of both return modes, and one that has little
+room and knows whose veth is whose."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from .campaign import Bench
 KINDS: dict[str, dict[str, int]] = {
     "tunnel": {"MAX_FLOWS": 8192},
     "dsr": {"MAX_FLOWS": 8192, "RETURN_DSR": 1},
-    "small": {"MAX_FLOWS": 256},
-    "guarded": {"MAX_FLOWS": 8192, "MAX_BACKENDS": 128},
+    "guarded": {"MAX_FLOWS": 256},
 }
 
 
