@@ -44,32 +44,55 @@ static __always_inline void vip_mac(__u8 mac[6], __be32 address, __u32 vni)
 		docker_mac(mac, address);
 }
 
-/* Answers a request for a VIP in place. Anything else is the bridge's business. */
+static __always_inline bool same_mac(const __u8 a[6], const __u8 b[6])
+{
+	return *(const __u32 *)a == *(const __u32 *)b &&
+	       *(const __u16 *)(a + 4) == *(const __u16 *)(b + 4);
+}
+
+static __always_inline bool is_vip(const __u8 address[4], __u32 vni)
+{
+	struct frontend_key key = { .vni = vni };
+	struct frontend *frontend;
+
+	__builtin_memcpy(&key.address, address, 4);
+	frontend = frontends.lookup(&key);
+	return frontend && frontend->kind == FRONTEND_VIP;
+}
+
+/* Answers a request for a VIP in place, a probe (RFC 5227) like any other: the address is taken.
+ * Nobody but Docker's own load balancer may say that a VIP is his, by an announcement or an answer.
+ * Anything else is the bridge's business.
+ */
 static __always_inline int vip_arp(struct __sk_buff *skb, __u32 vni)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct arp_ipv4 *arp = data + ETH_HLEN;
-	struct frontend_key key = { .vni = vni };
-	struct frontend *frontend;
+	__u8 mac[6] __attribute__((aligned(4))) = {};
+	__u8 sender[4];
 	struct ethhdr *eth = data;
-	__u8 sender[4], mac[6];
+	__be32 vip;
 
 	if ((void *)(arp + 1) > end)
 		return leave(HANDBACK_truncated, TC_ACT_UNSPEC);
-	if (arp->operation != bpf_htons(ARP_REQUEST))
+	if (is_vip(arp->sender, vni)) {
+		__builtin_memcpy(&vip, arp->sender, 4);
+		vip_mac(mac, vip, vni);
+		if (!same_mac(mac, arp->sender_mac))
+			return leave(DROP_spoofed_source, TC_ACT_SHOT);
 		return leave(HANDBACK_not_ipv4, TC_ACT_UNSPEC);
-	__builtin_memcpy(&key.address, arp->target, 4);
-	frontend = frontends.lookup(&key);
-	if (!frontend || frontend->kind != FRONTEND_VIP)
+	}
+	if (arp->operation != bpf_htons(ARP_REQUEST) || !is_vip(arp->target, vni))
 		return leave(HANDBACK_not_ipv4, TC_ACT_UNSPEC);
 
-	vip_mac(mac, key.address, vni);
+	__builtin_memcpy(&vip, arp->target, 4);
+	vip_mac(mac, vip, vni);
 	__builtin_memcpy(sender, arp->sender, 4);
 	arp->operation = bpf_htons(ARP_REPLY);
 	__builtin_memcpy(arp->target_mac, arp->sender_mac, 6);
 	__builtin_memcpy(arp->target, sender, 4);
 	__builtin_memcpy(arp->sender_mac, mac, 6);
-	__builtin_memcpy(arp->sender, &key.address, 4);
+	__builtin_memcpy(arp->sender, &vip, 4);
 	__builtin_memcpy(eth->h_dest, eth->h_source, 6);
 	__builtin_memcpy(eth->h_source, mac, 6);
 	return bpf_redirect(skb->ifindex, 0);

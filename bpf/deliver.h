@@ -9,6 +9,7 @@
 #include "nat.h"
 #include "refuse.h"
 #include "send.h"
+#include "too_big.h"
 #include "track.h"
 
 /* The first packet of a flow that this node delivers: `flow` is filled by the caller but for
@@ -49,7 +50,7 @@ static __always_inline int deliver_flow(struct __sk_buff *skb, const struct pack
 	count_skb(skb, p, flow->frontend, id, TO_BACKEND);
 	if (flow->entry && !RETURN_DSR && is_tcp_syn(p) && mss_clamp(skb, TUNNEL_MSS))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
-	if (nat_rewrite(skb, p, &flow->to))
+	if (nat_route(skb, p, &flow->to))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
 	backend = backends.lookup(&id);
 	if (!backend)
@@ -102,14 +103,16 @@ static __always_inline void deliver_turn(const struct flow_key *key, struct flow
 	reply->ifindex = new->ifindex;
 }
 
-/* Refuses a packet for a task of this node that is no more, by the way that it came. */
+/* Refuses a packet for a task of this node that is no more, or one that has no hop left, by the way
+ * that it came.
+ */
 static __always_inline int deliver_refusal(struct __sk_buff *skb, const struct packet *p,
 					   const struct flow *new, enum reason why)
 {
 	__be32 entry = new->entry;
 	__u32 ifindex = skb->ifindex;
 
-	if (!refuse(skb, p))
+	if (why == DROP_ttl_exceeded ? answer_expired(skb, p, p->t.daddr) : !refuse(skb, p))
 		return leave(why, TC_ACT_SHOT);
 	if (!entry)
 		return leave(why, bpf_redirect(ifindex, 0));
@@ -127,6 +130,10 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 	enum reason why;
 	__u64 seen_ns;
 
+	if (has_expired(p)) {
+		deliver_way_back(skb, p, new);
+		return deliver_refusal(skb, p, new, DROP_ttl_exceeded);
+	}
 	if (flow) {
 		seen_ns = flow->seen_ns;
 		flow = flow_track(p, &key, flow, TO_BACKEND);

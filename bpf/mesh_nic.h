@@ -10,6 +10,7 @@
 #include "entry.h"
 #include "guard.h"
 #include "icmp_error.h"
+#include "ip_options.h"
 #include "refuse.h"
 #include "send.h"
 #include "split.h"
@@ -177,6 +178,8 @@ static __always_inline int mesh_nic(struct __sk_buff *skb)
 	    is_wrapped((void *)(long)skb->data, (void *)(long)skb->data_end))
 		return nic_tunnel(skb);
 	why = parse_skb(skb, &p);
+	if (why == HANDBACK_ip_options && port_strip_options(skb))
+		why = parse_skb(skb, &p);
 	if (why == HANDBACK_other_protocol)
 		return nic_error(skb, &p);
 	if (tagged && why == HANDBACK_fragment)

@@ -10,6 +10,7 @@
 #include "entry.h"
 #include "guard.h"
 #include "icmp_error.h"
+#include "ip_options.h"
 #include "nat.h"
 #include "refuse.h"
 #include "send.h"
@@ -37,9 +38,14 @@ static __always_inline int task_reply(struct __sk_buff *skb, struct packet *p, s
 {
 	bool tunnel = reply->entry && !RETURN_DSR;
 	bool counted = tunnel && is_split_rest(skb, p);
+	__u32 ifindex = skb->ifindex;
 
 	if (tunnel && p->dont_fragment && !fits_tunnel(skb, p))
 		return answer_too_big(skb, p);
+	if (has_expired(p) && !(reply->flags & (FLOW_DIRECT | FLOW_VIA_KERNEL)))
+		return leave(DROP_ttl_exceeded, answer_expired(skb, p, NODE_VTEP) ?
+							TC_ACT_SHOT :
+							bpf_redirect(ifindex, 0));
 	reply = flow_track(p, key, reply, TO_CLIENT);
 	if (!counted && !(reply->flags & (FLOW_DIRECT | FLOW_VIA_KERNEL)))
 		count_skb(skb, p, reply->frontend, reply->backend, TO_CLIENT);
@@ -47,10 +53,11 @@ static __always_inline int task_reply(struct __sk_buff *skb, struct packet *p, s
 		return leave(DROP_too_big, TC_ACT_SHOT);
 	if (reply->entry && is_syn_ack(p) && mss_clamp(skb, TUNNEL_MSS))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
-	if (nat_rewrite(skb, p, &reply->to))
+	if (reply->flags & (FLOW_DIRECT | FLOW_VIA_KERNEL)) /* the kernel is the router */
+		return nat_rewrite(skb, p, &reply->to) ? leave(DROP_rewrite_failed, TC_ACT_SHOT) :
+							 TC_ACT_OK;
+	if (nat_route(skb, p, &reply->to))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
-	if (reply->flags & (FLOW_DIRECT | FLOW_VIA_KERNEL))
-		return TC_ACT_OK;
 	return send_reply(skb, p, reply);
 }
 
@@ -167,6 +174,10 @@ static __always_inline int mesh_from_task(struct __sk_buff *skb)
 	enum reason why;
 
 	why = parse_skb(skb, &p);
+	if (skb->vlan_present)
+		why = HANDBACK_vlan;
+	else if (why == HANDBACK_ip_options && port_strip_options(skb))
+		why = parse_skb(skb, &p);
 	key = flow_key_of(&p, 0);
 	if (!why)
 		reply = reply_find(&key);

@@ -3,6 +3,8 @@
 #ifndef EBPFMESH_NAT_H
 #define EBPFMESH_NAT_H
 
+#include "checksum.h"
+#include "flow.h"
 #include "parse.h"
 #include "sctp.h"
 
@@ -43,18 +45,17 @@ static __always_inline int nat_l4_checksum(struct __sk_buff *skb, const struct p
 	return bpf_l4_csum_replace(skb, offset, from_ports, to_ports, 4 | udp);
 }
 
-/* Rewrites the packet's 4-tuple to `to`. Returns 0, or an error of the kernel. A fragment's
- * checksum is that of the whole datagram, and in the first one, as the ports are.
+/* Rewrites the packet's 4-tuple to `to`, and takes `hops` off its TTL. A fragment's checksum is
+ * that of the whole datagram, and in the first one, as the ports are.
  */
-static __always_inline int nat_rewrite(struct __sk_buff *skb, const struct packet *p,
-				       const struct tuple *to)
+static __always_inline int nat_write(struct __sk_buff *skb, const struct packet *p,
+				     const struct tuple *to, __u8 hops)
 {
 	struct tuple from = p->t, target = *to;
 	__u32 diff, size = sizeof(target);
+	__u8 ttl = p->ttl - hops;
 	int err;
 
-	if (same_tuple(&from, &target))
-		return 0;
 	note_first_fragment(p);
 	if (p->fragment == FRAGMENT_LATER)
 		size = offsetof(struct tuple, sport);
@@ -62,10 +63,28 @@ static __always_inline int nat_rewrite(struct __sk_buff *skb, const struct packe
 	err = nat_l4_checksum(skb, p, &target, diff);
 	if (err)
 		return err;
+	if (hops) /* from the upper half of its word: RFC 1624, equation 3 */
+		diff = fold(diff) + (__u16)~bpf_htons(hops << 8);
 	err = bpf_l3_csum_replace(skb, L3_OFFSET + offsetof(struct iphdr, check), 0, diff, 0);
+	if (!err && hops)
+		err = bpf_skb_store_bytes(skb, L3_OFFSET + offsetof(struct iphdr, ttl), &ttl, 1, 0);
 	if (err)
 		return err;
 	return bpf_skb_store_bytes(skb, TUPLE_OFFSET, &target, size, 0);
+}
+
+/* As between hosts of one link. Returns 0, or an error of the kernel. */
+static __always_inline int nat_rewrite(struct __sk_buff *skb, const struct packet *p,
+				       const struct tuple *to)
+{
+	return same_tuple(&p->t, to) ? 0 : nat_write(skb, p, to, 0);
+}
+
+/* As a router does: one hop. The TTL must have been looked at. */
+static __always_inline int nat_route(struct __sk_buff *skb, const struct packet *p,
+				     const struct tuple *to)
+{
+	return nat_write(skb, p, to, 1);
 }
 
 static __always_inline int set_destination_mac(struct __sk_buff *skb, const __u8 mac[6])

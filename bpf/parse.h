@@ -47,6 +47,8 @@ struct packet {
 	__u8 fragment; /* enum fragment_kind */
 	__be16 id;
 	__u32 vni; /* of the network that it is on; the reader of a packet leaves it alone */
+	__u8 ttl;
+	__u8 pad[3];
 };
 
 /* Opens a connection, or an association. */
@@ -141,6 +143,7 @@ static __always_inline enum reason parse_ipv4(void *l3, void *end, struct packet
 	p->t.daddr = ip->daddr;
 	p->protocol = ip->protocol;
 	p->length = bpf_ntohs(ip->tot_len);
+	p->ttl = ip->ttl;
 	p->dont_fragment = !!(ip->frag_off & bpf_htons(IP_DF));
 	p->id = ip->id;
 	p->fragment = fragment_kind(ip);

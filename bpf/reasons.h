@@ -18,6 +18,7 @@
 	X(not_published)    /* wrapped for a port that its task does not publish */                \
 	X(too_big)          /* no room to wrap it */                                               \
 	X(fragment)         /* a later one, out of the tunnel, whose first is not known */         \
+	X(ttl_exceeded)     /* no hop left: the sender is told */                                  \
 	X(rewrite_failed)   /* the kernel refused to change the packet */                          \
 	X(ipv6_datagram)    /* of the node itself, by a socket that is not connected */
 

@@ -111,9 +111,9 @@ static __always_inline __u32 quoted_sum(const struct packet *p, const struct iph
 	return bpf_csum_diff(0, 0, (__be32 *)l4, QUOTED_L4, 0);
 }
 
-/* Turns the packet into "destination unreachable" that quotes its headers only. */
-static __always_inline int unreachable_headers(struct __sk_buff *skb, const struct packet *p,
-					       __u8 code, __be32 rest)
+/* Turns the packet into an ICMP error that quotes its headers only. */
+static __always_inline int error_headers(struct __sk_buff *skb, const struct packet *p, __be32 from,
+					 __u8 type, __u8 code, __be32 rest)
 {
 	__u8 l4[QUOTED_L4] __attribute__((aligned(4)));
 	struct unreachable u;
@@ -123,7 +123,10 @@ static __always_inline int unreachable_headers(struct __sk_buff *skb, const stru
 	    bpf_skb_load_bytes(skb, L4_OFFSET, l4, sizeof(l4)))
 		return -1;
 	answer_header(&u.ip, p, IPPROTO_ICMP, sizeof(u) + sizeof(quoted) + sizeof(l4));
-	u.icmp.type = ICMP_UNREACHABLE;
+	u.ip.saddr = from;
+	u.ip.check = 0;
+	u.ip.check = ip_checksum(&u.ip);
+	u.icmp.type = type;
 	u.icmp.code = code;
 	u.icmp.checksum = 0;
 	u.icmp.rest = rest;
@@ -147,7 +150,7 @@ static __always_inline int refuse_udp(struct __sk_buff *skb, const struct packet
 	__u32 sum;
 
 	if (p->fragment)
-		return unreachable_headers(skb, p, ICMP_PORT, 0);
+		return error_headers(skb, p, p->t.daddr, ICMP_UNREACHABLE, ICMP_PORT, 0);
 	if (p->length > ICMP_QUOTE_MAX || skb->gso_segs > 1)
 		return -1;
 	if (bpf_skb_load_bytes(skb, L4_OFFSET + offsetof(struct udphdr, check), &check, 2) ||

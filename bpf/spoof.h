@@ -18,12 +18,6 @@ enum sender {
 	SENDER_FORGED = 2,
 };
 
-static __always_inline bool same_mac(const __u8 a[6], const __u8 b[6])
-{
-	return *(const __u32 *)a == *(const __u32 *)b &&
-	       *(const __u16 *)(a + 4) == *(const __u16 *)(b + 4);
-}
-
 static __always_inline bool arp_is_forged(struct __sk_buff *skb, const struct endpoint *own)
 {
 	struct arp_ipv4 arp __attribute__((aligned(4)));

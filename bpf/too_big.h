@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* A packet that may not be fragmented and finds no room in the tunnel: its sender is told what room
- * there is. RFC 1191.
+/* A packet that goes no further: its sender is told why. One that may not be fragmented and finds
+ * no room in the tunnel is told what room there is (RFC 1191); so is one that has no hop left (RFC
+ * 1812, 5.3.1).
  */
 #ifndef EBPFMESH_TOO_BIG_H
 #define EBPFMESH_TOO_BIG_H
 
 #include "encap.h"
+#include "icmp_error.h"
 #include "refuse.h"
 
 #define ICMP_FRAGMENTATION_NEEDED 4
@@ -24,10 +26,25 @@ static __always_inline int answer_too_big(struct __sk_buff *skb, const struct pa
 	__u32 ifindex = skb->ifindex;
 
 	if (p->fragment == FRAGMENT_LATER ||
-	    unreachable_headers(skb, p, ICMP_FRAGMENTATION_NEEDED, bpf_htonl(TUNNEL_MTU)) ||
+	    error_headers(skb, p, p->t.daddr, ICMP_UNREACHABLE, ICMP_FRAGMENTATION_NEEDED,
+			  bpf_htonl(TUNNEL_MTU)) ||
 	    swap_macs(skb))
 		return leave(DROP_too_big, TC_ACT_SHOT);
 	return leave(DROP_too_big, bpf_redirect(ifindex, 0));
+}
+
+static __always_inline bool has_expired(const struct packet *p)
+{
+	return p->ttl <= 1;
+}
+
+/* Turns a packet that has no hop left into its answer. RFC 1812, 5.3.1. */
+static __always_inline int answer_expired(struct __sk_buff *skb, const struct packet *p,
+					  __be32 from)
+{
+	if (p->fragment == FRAGMENT_LATER || error_headers(skb, p, from, ICMP_TIME_EXCEEDED, 0, 0))
+		return -1;
+	return swap_macs(skb);
 }
 
 #endif

@@ -8,6 +8,7 @@
 
 #include "arp.h"
 #include "counters.h"
+#include "ip_options.h"
 #include "live.h"
 #include "claim.h"
 #include "nat.h"
@@ -188,12 +189,16 @@ static __always_inline int vip_from_container(struct __sk_buff *skb)
 	enum reason why;
 
 	why = parse_skb(skb, &p);
+	if (skb->vlan_present)
+		why = HANDBACK_vlan;
+	else if (why == HANDBACK_ip_options && vip_strip_options(skb, vni))
+		why = parse_skb(skb, &p);
 	key = flow_key_of(&p, vni);
 	if (!why)
 		flow = vip_known_flow(&p, &key);
 	if (vip_is_forged(skb, vni, flow))
 		return leave(DROP_spoofed_source, TC_ACT_SHOT);
-	if (skb->protocol == bpf_htons(ETH_P_ARP))
+	if (skb->protocol == bpf_htons(ETH_P_ARP) && why != HANDBACK_vlan)
 		return vip_arp(skb, vni);
 	if (why == HANDBACK_other_protocol)
 		return vip_error_from_container(skb, &p, vni);

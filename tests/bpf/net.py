@@ -58,8 +58,20 @@ def between(source: str, destination: str) -> Macs:
     return docker_mac(source), docker_mac(destination)
 
 
+def _behind_a_hop(src: str, dst: str, layer: Packet) -> bool:
+    """Whether the packet has its way between client and task behind it: one hop."""
+    into_task = dst.startswith("172.18.") and getattr(layer, "dport", 0) == TARGET
+    inside = src.startswith(("10.", "172.18."))
+    out_again = not inside and getattr(layer, "sport", 0) == PUBLISHED
+    return into_task or out_again
+
+
 def _frame(src: str, dst: str, macs: Macs | None, layer: Packet, ip: dict[str, Any]) -> Packet:
+    """`options_of_ip` among the fields of the IP header are its options: TCP has some, too."""
     source, destination = macs or between(src, dst)
+    if "options_of_ip" in ip:
+        ip["options"] = ip.pop("options_of_ip")
+    ip.setdefault("ttl", 63 if _behind_a_hop(src, dst, layer) else 64)
     return Ether(src=source, dst=destination) / IP(src=src, dst=dst, **ip) / layer
 
 

@@ -191,13 +191,20 @@ def test_strangers_get_no_further_by_odd_packets(node: Node, web: Service, kind:
     assert node.reasons() == {"drop_not_allowed": 2}
 
 
-@pytest.mark.parametrize("kind", [kind for kind in ODD if kind != "first fragment"])
+@pytest.mark.parametrize("kind", ["cut off"])
 def test_odd_packets_of_others_are_the_kernels(node: Node, web: Service, kind: str) -> None:
     web.allow("192.0.2.100/32")
     assert node.nic_ingress(odd(kind)).verdict == TC_UNSPEC
     web.flagged(0)
     assert node.nic_ingress(odd(kind, STRANGER)).verdict == TC_UNSPEC
     assert "drop_not_allowed" not in node.reasons()
+
+
+@pytest.mark.parametrize("kind", ["options", "some options"])
+def test_options_come_off_the_packets_of_others(node: Node, web: Service, kind: str) -> None:
+    web.allow("192.0.2.100/32")
+    assert node.nic_ingress(odd(kind)).data == node.nic_ingress(syn()).data
+    assert node.reasons() == {}
 
 
 def test_later_fragments_say_no_port(node: Node, web: Service) -> None:

@@ -138,7 +138,7 @@ def published(node: Node) -> Node:
 @pytest.mark.parametrize("fields", ERRORS)
 def test_task_hears_of_its_answer(published: Node, fields: dict[str, Any]) -> None:
     published.nic_ingress(udp(SOURCE, ENTRY, macs=FROM_CLIENT))
-    answer = udp(TASK, SOURCE, macs=OUT_OF_TASK)
+    answer = udp(TASK, SOURCE, macs=OUT_OF_TASK, ttl=63)  # as it was when it left
     seen = udp(ENTRY, SOURCE, macs=(FROM_CLIENT[1], FROM_CLIENT[0]))
     result = published.nic_ingress(error(CLIENT, seen, FROM_CLIENT, fields))
     assert result.verdict == TC_REDIRECT
@@ -153,6 +153,7 @@ def test_client_hears_that_the_tasks_port_is_closed(published: Node) -> None:
     closed = error(HERE_GATEWAY, translated, OUT_OF_TASK, PORT_UNREACHABLE)
     result = published.gateway_ingress(closed)
     assert result.verdict == TC_REDIRECT
+    asked[IP].ttl = 63  # as the task has seen it
     assert_addresses(result.data, error(NODE_A, asked, OUT_OF_TASK, PORT_UNREACHABLE))
     assert checksums_are_right(result.data)
 
@@ -180,7 +181,7 @@ def test_error_through_the_tunnel_reaches_the_task(published: Node) -> None:
     assert published.nic_xdp(tunnelled).verdict == XDP_PASS
     result = published.nic_ingress(tunnelled)
     assert result.verdict == TC_REDIRECT
-    answer = udp(TASK, SOURCE)
+    answer = udp(TASK, SOURCE, ttl=63)
     found = Ether(result.data)
     assert (found[IP].src, found[IP].dst) == (CLIENT, HERE_GATEWAY)
     assert bytes(found[ICMP].payload)[10:24] == bytes(answer[IP])[10:24]

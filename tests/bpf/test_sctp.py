@@ -130,7 +130,9 @@ def test_longest_packet(node: Node, published: Service) -> None:
 def test_every_bit_of_a_port(node: Node, target: int) -> None:
     node.port(PUBLISHED, target, PROTO_SCTP).backends(node.here())
     asked = node.nic_ingress(sctp(SOURCE, ENTRY, macs=FROM_CLIENT))
-    assert_result(asked, TC_REDIRECT, sctp(SOURCE, f"{HERE_GATEWAY}:{target}", macs=INTO_TASK))
+    assert_result(
+        asked, TC_REDIRECT, sctp(SOURCE, f"{HERE_GATEWAY}:{target}", macs=INTO_TASK, ttl=63)
+    )
 
 
 def test_padding_of_ethernet_is_not_part_of_it(node: Node, published: Service) -> None:
