@@ -17,6 +17,14 @@ static __always_inline bool is_listed(__u32 pool, __be32 client)
 	return allowed.lookup(&key);
 }
 
+static __always_inline bool is_listed6(__u32 pool, const struct ip6 *client)
+{
+	struct allow_key key = { .prefix = ALLOW_PREFIX(128), .pool = pool | ALLOW_IPV6 };
+
+	__builtin_memcpy(key.address, client, sizeof(*client));
+	return allowed.lookup(&key);
+}
+
 /* Only what this node, or another of the Swarm, publishes is ours to refuse: a node may route, and
  * its containers ask the whole world. Nodes themselves may always ask; what they masquerade, the
  * questions of their containers, was judged by this test before.
@@ -25,7 +33,7 @@ static __always_inline bool may_ask(const struct packet *p, const struct fronten
 {
 	__be32 client = p->t.saddr, asked = p->t.daddr;
 
-	if (!(frontend->flags & FRONTEND_RESTRICTED))
+	if (!(frontend->flags & FRONTEND_RESTRICTED) || p->judged)
 		return true;
 	if (is_listed(frontend->pool, client))
 		return true;

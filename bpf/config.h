@@ -31,6 +31,7 @@
 #define MAX_NODES 4096
 #define MAX_ADDRESSES 1024
 #define MAX_ALLOWED 65536
+#define MAX_SURROGATES 65536
 
 /* This node on the underlay. NODE_VTEP is in network byte order. */
 #ifndef NODE_VTEP
@@ -45,6 +46,12 @@
 #ifndef NODE_COOKIE
 #define NODE_COOKIE 0
 #endif
+
+/* Whence IPv6 clients get the IPv4 address that stands for them: 240.0.0.0/5, of a class that RFC
+ * 1112 has reserved. Linux takes such an address for any other. In host byte order.
+ */
+#define SURROGATE_NET 0xf0000000
+#define SURROGATE_MASK 0xf8000000
 
 /* The tunnel between entry node and backend node. */
 #ifndef MESH_VNI

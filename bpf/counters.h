@@ -34,8 +34,8 @@ static __always_inline int leave(enum reason reason, int verdict)
 static __always_inline void count_skb(const struct __sk_buff *skb, const struct packet *p,
 				      __u32 frontend, __u32 backend, enum direction dir)
 {
-	bool gso = skb->gso_segs > 1;
-	__u32 packets = gso ? skb->gso_segs : 1;
+	bool gso = segments(skb) > 1;
+	__u32 packets = gso ? segments(skb) : 1;
 	__u32 bytes = gso ? skb->len - ETH_HLEN : p->length;
 
 	counter_add(frontend_counters.lookup(&frontend), dir, packets, bytes);

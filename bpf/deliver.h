@@ -48,7 +48,8 @@ static __always_inline int deliver_flow(struct __sk_buff *skb, const struct pack
 	__u32 ifindex;
 
 	count_skb(skb, p, flow->frontend, id, TO_BACKEND);
-	if (flow->entry && !RETURN_DSR && is_tcp_syn(p) && mss_clamp(skb, TUNNEL_MSS))
+	if (is_tcp_syn(p) && returns_wrapped(flow->entry, flow->to.saddr) &&
+	    mss_clamp(skb, TUNNEL_MSS))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
 	if (nat_route(skb, p, &flow->to))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
@@ -110,15 +111,16 @@ static __always_inline int deliver_refusal(struct __sk_buff *skb, const struct p
 					   const struct flow *new, enum reason why)
 {
 	__be32 entry = new->entry;
-	__u32 ifindex = skb->ifindex;
+	__u32 ifindex = came_in_by(skb);
 
 	if (why == DROP_ttl_exceeded ? answer_expired(skb, p, p->t.daddr) : !refuse(skb, p))
 		return leave(why, TC_ACT_SHOT);
+	leave(why, 0);
 	if (!entry)
-		return leave(why, bpf_redirect(ifindex, 0));
-	if (RETURN_DSR)
-		return leave(why, send_out(new->ifindex));
-	return leave(why, tc_send_wrapped(skb, entry, entry, NODE_VTEP, flow_hash(p)));
+		return answer_out(skb, p->t.saddr, ifindex);
+	if (!returns_wrapped(entry, p->t.saddr))
+		return send_out(new->ifindex);
+	return tc_send_wrapped(skb, entry, entry, NODE_VTEP, flow_hash(p));
 }
 
 /* Into a task of this node. A known flow keeps its task, whatever a newer table says. */

@@ -8,6 +8,7 @@
 #include "mesh_xdp.h"
 #include "sock.h"
 #include "sock6.h"
+#include "to_ip6.h"
 #include "vip.h"
 
 int overlay_ingress(struct __sk_buff *skb)
@@ -31,6 +32,22 @@ int nic_ingress(struct __sk_buff *skb)
 {
 	sctp_begin(skb);
 	return sctp_finish(skb, mesh_nic(skb));
+}
+
+int nic_ip6(struct __sk_buff *skb)
+{
+	return mesh_ip6(skb);
+}
+
+/* Handed over to, by PROGRAM_FROM_IP6 and PROGRAM_TO_IP6. */
+int nic_from_ip6(struct __sk_buff *skb)
+{
+	return mesh_from_ip6(skb);
+}
+
+int nic_to_ip6(struct __sk_buff *skb)
+{
+	return mesh_to_ip6(skb);
 }
 
 int gateway_ingress(struct __sk_buff *skb)

@@ -60,6 +60,11 @@ BPF_TABLE_PINNED("lru_hash", struct sock_key, struct sock_origin, sock_origins, 
 		 PIN_DIR "/sock_origins");
 BPF_TABLE_PINNED("lru_hash", struct sock_key, struct sock_origin6, sock_origins6, MAX_SOCKETS,
 		 PIN_DIR "/sock_origins6");
+/* IPv4 address -> the IPv6 client for which it stands. */
+BPF_TABLE_PINNED("lru_hash", __be32, struct surrogate, surrogates, MAX_SURROGATES,
+		 PIN_DIR "/surrogates");
+
+BPF_TABLE_PINNED("prog", u32, u32, programs, PROGRAM_MAX, PIN_DIR "/programs");
 
 BPF_TABLE_PINNED("percpu_array", u32, struct counter, frontend_counters, MAX_FRONTENDS,
 		 PIN_DIR "/frontend_counters");

@@ -22,6 +22,8 @@ static __always_inline int forward_return(struct __sk_buff *skb, const struct pa
 	struct bpf_fib_lookup fib = { .family = AF_INET, .ipv4_dst = p->t.daddr };
 	int found;
 
+	if (is_surrogate(p->t.daddr))
+		return hand_over(skb, PROGRAM_TO_IP6);
 	fib.ipv4_src = p->t.saddr;
 	fib.ifindex = skb->ifindex;
 	found = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
@@ -42,7 +44,7 @@ static __always_inline int nic_tunnel(struct __sk_buff *skb)
 	__u32 id = 0, frame, *local;
 	bool icmp;
 
-	frame = skb->gso_segs > 1 ? ANY_LENGTH : skb->len;
+	frame = segments(skb) > 1 ? ANY_LENGTH : skb->len;
 	why = unwrap_check((void *)(long)skb->data, (void *)(long)skb->data_end, frame, &p, &inner);
 	icmp = why == HANDBACK_other_protocol;
 	if (why && !icmp)
@@ -74,8 +76,8 @@ static __always_inline int nic_forward(struct __sk_buff *skb, struct packet *p,
 	note_first_fragment(p);
 	if (is_to_split(skb, p) && split(skb, p))
 		return leave(DROP_too_big, TC_ACT_SHOT);
-	if (!fits_tunnel(skb, p))
-		return answer_too_big(skb, p);
+	if (!fits(skb, p, TUNNEL_MTU))
+		return answer_too_big(skb, p, TUNNEL_MTU);
 	return tc_send_wrapped(skb, backend->vtep, backend->address, NODE_VTEP, flow_hash(p));
 }
 
@@ -166,6 +168,8 @@ static __always_inline int mesh_nic(struct __sk_buff *skb)
 	enum reason why;
 	bool tagged = read_tag(skb, &tag);
 
+	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->cb[0] == COUNTED_ALREADY)
+		return TC_ACT_UNSPEC;
 	if (skb->protocol != bpf_htons(ETH_P_IP))
 		return leave(HANDBACK_not_ipv4, TC_ACT_UNSPEC);
 	if (skb->vlan_present)
@@ -180,6 +184,8 @@ static __always_inline int mesh_nic(struct __sk_buff *skb)
 	why = parse_skb(skb, &p);
 	if (why == HANDBACK_ip_options && port_strip_options(skb))
 		why = parse_skb(skb, &p);
+	if (is_surrogate(p.t.saddr))
+		return leave(DROP_surrogate_source, TC_ACT_SHOT);
 	if (why == HANDBACK_other_protocol)
 		return nic_error(skb, &p);
 	if (tagged && why == HANDBACK_fragment)

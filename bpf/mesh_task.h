@@ -19,6 +19,22 @@
 #include "too_big.h"
 #include "track.h"
 
+/* Straight out of a NIC; to an IPv6 client as IPv6. */
+static __always_inline int reply_out(struct __sk_buff *skb, __be32 client, __u32 ifindex)
+{
+	if (is_surrogate(client))
+		return hand_over(skb, PROGRAM_TO_IP6);
+	return send_out(ifindex);
+}
+
+/* How large a task's answer may be, as far as it is known here. */
+static __always_inline __u32 reply_mtu(const struct flow *reply)
+{
+	if (returns_wrapped(reply->entry, reply->to.daddr))
+		return TUNNEL_MTU;
+	return is_surrogate(reply->to.daddr) ? UNDERLAY_MTU - IP6_EXTRA : 0xffff;
+}
+
 /* A task's answer, translated already: to its client, by the way that the flow calls for. */
 static __always_inline int send_reply(struct __sk_buff *skb, const struct packet *p,
 				      const struct flow *reply)
@@ -28,7 +44,9 @@ static __always_inline int send_reply(struct __sk_buff *skb, const struct packet
 			return leave(DROP_rewrite_failed, TC_ACT_SHOT);
 		return bpf_redirect_peer(reply->ifindex, 0);
 	}
-	if (!reply->entry || RETURN_DSR)
+	if (!reply->entry)
+		return reply_out(skb, reply->to.daddr, reply->ifindex);
+	if (!returns_wrapped(reply->entry, reply->to.daddr))
 		return send_out(reply->ifindex);
 	return tc_send_wrapped(skb, reply->entry, reply->entry, NODE_VTEP, flow_hash(p));
 }
@@ -36,12 +54,12 @@ static __always_inline int send_reply(struct __sk_buff *skb, const struct packet
 static __always_inline int task_reply(struct __sk_buff *skb, struct packet *p, struct flow_key *key,
 				      struct flow *reply)
 {
-	bool tunnel = reply->entry && !RETURN_DSR;
+	bool tunnel = returns_wrapped(reply->entry, reply->to.daddr);
 	bool counted = tunnel && is_split_rest(skb, p);
-	__u32 ifindex = skb->ifindex;
+	__u32 mtu = reply_mtu(reply), ifindex = came_in_by(skb);
 
-	if (tunnel && p->dont_fragment && !fits_tunnel(skb, p))
-		return answer_too_big(skb, p);
+	if (p->dont_fragment && !fits(skb, p, mtu))
+		return answer_too_big(skb, p, mtu);
 	if (has_expired(p) && !(reply->flags & (FLOW_DIRECT | FLOW_VIA_KERNEL)))
 		return leave(DROP_ttl_exceeded, answer_expired(skb, p, NODE_VTEP) ?
 							TC_ACT_SHOT :
@@ -183,6 +201,8 @@ static __always_inline int mesh_from_task(struct __sk_buff *skb)
 		reply = reply_find(&key);
 	if (task_is_forged(skb, reply))
 		return leave(DROP_spoofed_source, TC_ACT_SHOT);
+	if (is_surrogate(p.t.saddr))
+		return leave(DROP_surrogate_source, TC_ACT_SHOT);
 	if (why == HANDBACK_other_protocol)
 		return task_error(skb, &p);
 	if (why)

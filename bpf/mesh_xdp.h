@@ -8,6 +8,7 @@
 
 #include "encap.h"
 #include "entry.h"
+#include "surrogate.h"
 
 /* Leaves a note for tc. False where the driver has no metadata: tc then finds out by itself. */
 static __always_inline bool tag_packet(struct xdp_md *ctx, enum tag_kind kind, __u32 backend,
@@ -160,6 +161,8 @@ static __always_inline int xdp_tunnel(struct xdp_md *ctx)
 
 		if (!addresses.lookup(&source))
 			return leave(DROP_bad_inner, XDP_DROP);
+		if (is_surrogate(p.t.daddr))
+			return XDP_PASS; /* tc makes IPv6 of it */
 		if (!xdp_unwrap(ctx))
 			return leave(DROP_rewrite_failed, XDP_DROP);
 		return xdp_return(ctx, &p);
@@ -181,7 +184,7 @@ static __always_inline int mesh_xdp(struct xdp_md *ctx)
 
 	if (is_wrapped(data, end))
 		return xdp_tunnel(ctx);
-	if (parse_xdp(data, end, &p))
+	if (parse_xdp(data, end, &p) || is_surrogate(p.t.saddr))
 		return XDP_PASS; /* tc finds the same, and counts why */
 	if (p.fragment)
 		return XDP_PASS; /* from here the later ones would overtake what tc has to split */

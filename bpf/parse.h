@@ -48,7 +48,8 @@ struct packet {
 	__be16 id;
 	__u32 vni; /* of the network that it is on; the reader of a packet leaves it alone */
 	__u8 ttl;
-	__u8 pad[3];
+	__u8 judged; /* may ask: an IPv6 client, by its own address */
+	__u8 pad[2];
 };
 
 /* Opens a connection, or an association. */
@@ -214,6 +215,23 @@ static __always_inline enum reason parse_xdp(void *data, void *end, struct packe
 	return why;
 }
 
+/* How many segments a socket buffer will be cut into; 0 or 1 if it is one packet. Read from a
+ * pointer that the compiler knows nothing of: else it may keep that to the field, which the
+ * verifier refuses.
+ */
+static __always_inline __u32 segments(const struct __sk_buff *skb)
+{
+	asm volatile("" : "+r"(skb));
+	return skb->gso_segs;
+}
+
+/* The link that a socket buffer came in by, read in the same manner. */
+static __always_inline __u32 came_in_by(const struct __sk_buff *skb)
+{
+	asm volatile("" : "+r"(skb));
+	return skb->ifindex;
+}
+
 /* A socket buffer may hold headers in pages: they are brought in where they are missing. */
 static __always_inline int pull_headers(struct __sk_buff *skb)
 {
@@ -234,7 +252,7 @@ static __always_inline enum reason parse_skb(struct __sk_buff *skb, struct packe
 	}
 	if (why == HANDBACK_fragment)
 		why = find_first_fragment(p);
-	if (!why && skb->gso_segs <= 1 && !length_is_true(p, skb->len))
+	if (!why && segments(skb) <= 1 && !length_is_true(p, skb->len))
 		return HANDBACK_truncated;
 	return why;
 }

@@ -20,7 +20,12 @@
 	X(fragment)         /* a later one, out of the tunnel, whose first is not known */         \
 	X(ttl_exceeded)     /* no hop left: the sender is told */                                  \
 	X(rewrite_failed)   /* the kernel refused to change the packet */                          \
-	X(ipv6_datagram)    /* of the node itself, by a socket that is not connected */
+	X(ipv6_datagram)    /* of the node itself, by a socket that is not connected */            \
+	X(no_checksum)      /* a UDP datagram without one, from or for an IPv6 client */           \
+	X(no_surrogate)     /* none is free for an IPv6 client, or it has been forgotten */        \
+	X(surrogate_source) /* IPv4 from an address that stands for IPv6 clients */                \
+	X(ipv6_fragment)    /* a fragment of an answer to an IPv6 client */                        \
+	X(no_icmp6)         /* an ICMP message for an IPv6 client that ICMPv6 does not know */
 
 #define HANDBACK_REASONS(X)                                                                        \
 	X(not_ipv4)        /* IPv6, ARP for others, anything else */                               \
@@ -35,7 +40,8 @@
 	X(unknown_flow)    /* while taking over: a connection of the path before */                \
 	X(giving_back)     /* a new flow while all is given back */                                \
 	X(vlan)            /* a tagged frame */                                                    \
-	X(local_socket)    /* a connection that the node itself has opened */
+	X(local_socket)    /* a connection that the node itself has opened */                      \
+	X(ipv6_extension)  /* an IPv6 fragment, or another extension header */
 
 #define DROP_REASON(name) DROP_##name,
 #define HANDBACK_REASON(name) HANDBACK_##name,

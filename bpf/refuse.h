@@ -11,6 +11,7 @@
 #include "icmp.h"
 #include "parse.h"
 #include "sctp.h"
+#include "surrogate.h"
 
 #define REFUSE_TTL 64
 #define ICMP_UNREACHABLE 3
@@ -151,7 +152,7 @@ static __always_inline int refuse_udp(struct __sk_buff *skb, const struct packet
 
 	if (p->fragment)
 		return error_headers(skb, p, p->t.daddr, ICMP_UNREACHABLE, ICMP_PORT, 0);
-	if (p->length > ICMP_QUOTE_MAX || skb->gso_segs > 1)
+	if (p->length > ICMP_QUOTE_MAX || segments(skb) > 1)
 		return -1;
 	if (bpf_skb_load_bytes(skb, L4_OFFSET + offsetof(struct udphdr, check), &check, 2) ||
 	    bpf_skb_load_bytes(skb, L3_OFFSET, &quoted, sizeof(quoted)) || !check)
@@ -210,11 +211,12 @@ static __always_inline bool refuse(struct __sk_buff *skb, const struct packet *p
 static __always_inline int refuse_back(struct __sk_buff *skb, const struct packet *p,
 				       enum reason why)
 {
-	__u32 ifindex = skb->ifindex;
+	__u32 ifindex = came_in_by(skb);
 
 	if (!refuse(skb, p))
 		return leave(why, TC_ACT_SHOT);
-	return leave(why, bpf_redirect(ifindex, 0));
+	leave(why, 0);
+	return answer_out(skb, p->t.saddr, ifindex);
 }
 
 #endif

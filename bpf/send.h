@@ -27,7 +27,7 @@ static __always_inline int send_out(__u32 ifindex)
 static __always_inline __u32 way_back(struct __sk_buff *skb, const struct packet *p)
 {
 	struct bpf_fib_lookup fib = { .family = AF_INET, .ipv4_dst = p->t.saddr };
-	__u32 ifindex = skb->ifindex;
+	__u32 ifindex = came_in_by(skb);
 	int found;
 
 	fib.ipv4_src = p->t.daddr;
@@ -47,7 +47,7 @@ static __always_inline int tc_send_wrapped(struct __sk_buff *skb, __be32 vtep, _
 	__u16 length = skb->len - ETH_HLEN;
 	struct outer o = {};
 
-	if (skb->gso_segs <= 1 && length + WRAP_LEN > UNDERLAY_MTU)
+	if (segments(skb) <= 1 && length + WRAP_LEN > UNDERLAY_MTU)
 		return leave(DROP_too_big, TC_ACT_SHOT);
 	outer_fill(&o, vtep, to, entry, length, hash);
 	if (bpf_skb_adjust_room(skb, WRAP_LEN, BPF_ADJ_ROOM_MAC, WRAP_FLAGS))

@@ -31,7 +31,7 @@ _Static_assert(SPLIT_LEN > L4_OFFSET, "the first part is longer than its headers
 
 static __always_inline bool is_to_split(const struct __sk_buff *skb, const struct packet *p)
 {
-	return !p->dont_fragment && !fits_tunnel(skb, p);
+	return !p->dont_fragment && !fits(skb, p, TUNNEL_MTU);
 }
 
 /* Whether the packet is the copy of one that was split, on its second way. */

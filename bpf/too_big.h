@@ -13,24 +13,26 @@
 #define ICMP_FRAGMENTATION_NEEDED 4
 #define TUNNEL_MTU (UNDERLAY_MTU - WRAP_LEN)
 
-static __always_inline bool fits_tunnel(const struct __sk_buff *skb, const struct packet *p)
+/* Whether it finds room in `mtu` bytes. */
+static __always_inline bool fits(const struct __sk_buff *skb, const struct packet *p, __u32 mtu)
 {
-	return skb->gso_segs > 1 || p->length <= TUNNEL_MTU;
+	return segments(skb) > 1 || p->length <= mtu;
 }
 
 /* Turns the packet into "fragmentation needed" and sends it back. About a later fragment nobody is
  * told anything: RFC 1122, 3.2.2.
  */
-static __always_inline int answer_too_big(struct __sk_buff *skb, const struct packet *p)
+static __always_inline int answer_too_big(struct __sk_buff *skb, const struct packet *p, __u32 mtu)
 {
-	__u32 ifindex = skb->ifindex;
+	__u32 ifindex = came_in_by(skb);
 
 	if (p->fragment == FRAGMENT_LATER ||
 	    error_headers(skb, p, p->t.daddr, ICMP_UNREACHABLE, ICMP_FRAGMENTATION_NEEDED,
-			  bpf_htonl(TUNNEL_MTU)) ||
+			  bpf_htonl(mtu)) ||
 	    swap_macs(skb))
 		return leave(DROP_too_big, TC_ACT_SHOT);
-	return leave(DROP_too_big, bpf_redirect(ifindex, 0));
+	leave(DROP_too_big, 0);
+	return answer_out(skb, p->t.saddr, ifindex);
 }
 
 static __always_inline bool has_expired(const struct packet *p)

@@ -222,6 +222,22 @@ struct sock_origin6 {
 	__u8 pad[2];
 };
 
+/* An IPv6 client, and the address of this node that it asks. */
+struct surrogate {
+	__u64 seen_ns;
+	struct ip6 client;
+	struct ip6 node;
+	__u32 ifindex; /* where the client's packets come in */
+	__u32 pad;
+};
+
+/* Programs that others hand a packet over to. */
+enum program {
+	PROGRAM_FROM_IP6 = 0,
+	PROGRAM_TO_IP6 = 1,
+	PROGRAM_MAX,
+};
+
 /* A node of the Swarm, by VTEP. The programs keep the next hop here. */
 struct node {
 	__u64 resolved_ns;
@@ -291,6 +307,7 @@ _Static_assert(sizeof(struct sock_key) == 16, "sock_key has no holes");
 _Static_assert(sizeof(struct sock_origin) == 8, "sock_origin has no holes");
 _Static_assert(sizeof(struct ip6) == 16, "ip6 has no holes");
 _Static_assert(sizeof(struct sock_origin6) == 20, "sock_origin6 has no holes");
+_Static_assert(sizeof(struct surrogate) == 48, "surrogate has no holes");
 _Static_assert(sizeof(struct node) == 24, "node has no holes");
 _Static_assert(sizeof(struct settings) == 24, "settings has no holes");
 _Static_assert(sizeof(struct crc32c) == 4 * (65536 + 1024), "crc32c has no holes");

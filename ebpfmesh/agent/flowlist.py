@@ -13,31 +13,47 @@ from ebpfmesh.datapath.flows import (
     FLOW_FIN_CLIENT,
     FLOW_FIN_SERVER,
     FLOW_RST,
+    entries,
     flows,
 )
 from ebpfmesh.datapath.loader import Module
-from ebpfmesh.datapath.maps import int_to_address
+from ebpfmesh.datapath.maps import int_to_address, ip6_text
 from ebpfmesh.model import Protocol
 from ebpfmesh.status import FlowStatus
 
 
 def list_flows(module: Module, names: Mapping[int, tuple[str, str]]) -> list[FlowStatus]:
     """Every balanced flow; `names` gives service and network by backend id."""
-    now_ns = time.monotonic_ns()
+    now_ns, clients = time.monotonic_ns(), _ip6_clients(module)
     return [
-        _flow(key, value, names, now_ns)
+        _flow(key, value, names, now_ns, clients)
         for keys, values in flows(module)
         for key, value in zip(keys, values, strict=True)
         if not int(value["flags"]) & FLOW_DIRECT
     ]
 
 
-def _flow(key: Any, value: Any, names: Mapping[int, tuple[str, str]], now_ns: int) -> FlowStatus:
+def _ip6_clients(module: Module) -> dict[int, str]:
+    """The IPv4 address that stands for a client -> that client."""
+    return {
+        int(key): ip6_text(value["client"].tobytes())
+        for keys, values in entries(module, "surrogates")
+        for key, value in zip(keys, values, strict=True)
+    }
+
+
+def _flow(
+    key: Any,
+    value: Any,
+    names: Mapping[int, tuple[str, str]],
+    now_ns: int,
+    clients: Mapping[int, str],
+) -> FlowStatus:
     service, network = names.get(int(value["backend"]), ("", ""))
     protocol = Protocol(int(key["protocol"]))
     return FlowStatus(
         protocol=protocol.name.lower(),
-        client=_endpoint(key["t"]["saddr"], key["t"]["sport"]),
+        client=_client(key["t"]["saddr"], key["t"]["sport"], clients),
         frontend=_endpoint(key["t"]["daddr"], key["t"]["dport"]),
         backend=_endpoint(value["to"]["daddr"], value["to"]["dport"]),
         service=service,
@@ -46,6 +62,13 @@ def _flow(key: Any, value: Any, names: Mapping[int, tuple[str, str]], now_ns: in
         idle_s=max(0.0, (now_ns - int(value["seen_ns"])) / 1e9),
         entry=int_to_address(int(value["entry"])) if int(value["entry"]) else "",
     )
+
+
+def _client(address: Any, port: Any, clients: Mapping[int, str]) -> str:
+    """Of IPv6 where it came in here by that."""
+    asked = _endpoint(address, port)
+    ip6 = clients.get(int(address))
+    return f"[{ip6}]:{asked.rpartition(':')[2]}" if ip6 else asked
 
 
 def _endpoint(address: Any, port: Any) -> str:

@@ -10,8 +10,8 @@ from pathlib import PurePosixPath
 from ebpfmesh.check.facts import Facts, Level, LinkFacts, Verdict
 from ebpfmesh.config import Config
 
-# Maps in maps are written in batches since 5.19, the youngest thing that the programs need.
-MIN_KERNEL = (5, 19)
+# Programs at sockets may say how they refuse since 6.1, the youngest thing that is needed.
+MIN_KERNEL = (6, 1)
 TUNNEL_BYTES = 50
 _TCP_BYTES = 40
 _DATAGRAM_BYTES = 28
@@ -197,6 +197,7 @@ def _network(facts: Facts, config: Config) -> Iterator[Verdict]:
     yield _xdp(device, config)
     yield from _filters(facts, device)
     yield _rp_filter(facts, device)
+    yield _ip6(device)
 
 
 def _device(links: tuple[LinkFacts, ...], name: str, address: str) -> LinkFacts | None:
@@ -256,6 +257,13 @@ def _rp_filter(facts: Facts, device: LinkFacts) -> Verdict:
     value = max(facts.rp_filter.get("all", 0), facts.rp_filter.get(device.name, 0))
     word = "strict" if value == _STRICT else "not strict"
     return _info("rp_filter", f"{word} on {device.name}: balanced packets do not meet it")
+
+
+def _ip6(device: LinkFacts) -> Verdict:
+    own = [a for a in device.addresses if ":" in a]
+    if not own:
+        return _info("ipv6", f"{device.name} has no IPv6 address: clients ask by IPv4 only")
+    return _ok("ipv6", f"published ports answer on {', '.join(own)}")
 
 
 def _ip_vs(facts: Facts) -> Verdict:

@@ -144,14 +144,14 @@ def _certificates(config: Config, docker_root: str) -> str:
 
 
 def _links() -> tuple[LinkFacts, ...] | None:
-    described, addressed = _run("ip", "-j", "-d", "link"), _run("ip", "-j", "-4", "address")
+    described, addressed = _run("ip", "-j", "-d", "link"), _run("ip", "-j", "address")
     return None if described is None or addressed is None else links(described, addressed)
 
 
 def links(
     described: list[dict[str, Any]], addressed: list[dict[str, Any]]
 ) -> tuple[LinkFacts, ...]:
-    """Read what ``ip -j -d link`` and ``ip -j -4 address`` print."""
+    """Read what ``ip -j -d link`` and ``ip -j address`` print."""
     addresses = {
         link["ifname"]: tuple(each["local"] for each in link.get("addr_info", ()))
         for link in addressed

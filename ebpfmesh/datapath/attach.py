@@ -13,7 +13,7 @@ import structlog
 
 from ebpfmesh.datapath.announce import announce
 from ebpfmesh.datapath.errors import AttachError, PlaceGone
-from ebpfmesh.datapath.links import Hook, Links, XdpMode, links_of
+from ebpfmesh.datapath.links import FOR_IP6, Hook, Links, XdpMode, links_of
 from ebpfmesh.datapath.loader import TC, XDP, Module
 from ebpfmesh.datapath.progname import program_name
 from ebpfmesh.model import Attachment
@@ -46,7 +46,7 @@ _MODES = {
     XdpPolicy.OFF: (),
 }
 
-_XDP_PROGRAM = "nic_xdp"
+_XDP_PROGRAM, _IP6_PROGRAM = "nic_xdp", "nic_ip6"
 _GONE = frozenset({errno.ENOENT, errno.ENODEV})
 _NO_VIPS: Mapping[str, str] = MappingProxyType({})
 
@@ -106,6 +106,9 @@ class Attacher:
         # XDP last: it relies on tc for what it hands on.
         for hook, name in _HOOKS[role].items():
             links.set_filter(attachment.ifindex, hook, self._program(name, attachment.vni))
+        if role in {Role.NIC, Role.EDGE}:
+            fd = self._program(_IP6_PROGRAM, attachment.vni)
+            links.set_filter(attachment.ifindex, Hook.INGRESS, fd, FOR_IP6)
         xdp = self._attach_xdp(links, attachment.ifindex) if role is Role.NIC else XdpMode.OFF
         if role is Role.EDGE:
             _remove_own_xdp(links, attachment.ifindex)
@@ -163,7 +166,7 @@ def detach(attachment: Attachment) -> bool:
             if attachment.role in {Role.NIC, Role.EDGE}:
                 _remove_own_xdp(links, attachment.ifindex)
             for hook in hooks:
-                links.remove_filter(attachment.ifindex, hook)
+                links.remove_filters(attachment.ifindex, hook)
             return bool(hooks)
     except FileNotFoundError:
         return False

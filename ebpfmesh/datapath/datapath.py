@@ -64,6 +64,7 @@ def open_datapath(config: Config, device: Device, vtep: str, vxlan_port: int) ->
     layout = layout_version(source_dir())
     pin_dir = Path(config.pin_dir) / str(layout)
     module = Module(defines(config, device, vtep, vxlan_port), pin_dir)
+    module.fill_programs()
     return Datapath(
         module=module,
         maps=Maps(module),

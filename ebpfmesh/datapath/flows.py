@@ -22,7 +22,7 @@ _BATCH = 8192
 FLOW_MAPS = ("flows", "transient_flows")
 # Maps whose filling an operator wants to know.
 COUNTED_MAPS = (
-    *("frontends", "nodes", "addresses", "addresses6", "local_backends"),
+    *("frontends", "nodes", "addresses", "addresses6", "local_backends", "surrogates"),
     *("flows", "replies", "entries"),
     *("transient_flows", "transient_replies", "transient_entries"),
 )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,14 +19,13 @@ from ebpfmesh.datapath.netns import netlink_socket
 _AF_INET, _AF_INET6 = 2, 10
 _RTMGRP_LINK = 1
 _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x10, 0x100
-_ETH_P_ALL = 0x0003
+_ETH_P_ALL, _ETH_P_IPV6 = 0x0003, 0x86DD
 _ARPHRD_ETHER = 1
 _EEXIST = errno.EEXIST
 # How the kernel says that there is no such link, queueing discipline or filter.
 _ABSENT = frozenset({errno.ENOENT, errno.EINVAL, errno.ENODEV})
 
-# Our place among the filters of a hook: early, and told apart from others' by name.
-FILTER_PRIORITY = 7
+# Our filters are told apart from others' by name.
 FILTER_HANDLE = 1
 FILTER_NAME = "ebpfmesh"
 
@@ -35,6 +35,19 @@ class Hook(IntEnum):
 
     INGRESS = 0xFFFFFFF2
     EGRESS = 0xFFFFFFF3
+
+
+@dataclass(frozen=True)
+class Turn:
+    """When a filter has its turn at a hook: by priority, and for packets of one protocol."""
+
+    priority: int
+    protocol: int
+
+
+# Early, and IPv6 before that: what becomes of it needs no second look.
+FOR_ALL = Turn(7, _ETH_P_ALL)
+FOR_IP6 = Turn(6, _ETH_P_IPV6)
 
 
 class XdpMode(StrEnum):
@@ -119,7 +132,7 @@ class Links:
             for m in self._route.get_addr(family=_AF_INET6)
         ]
 
-    def set_filter(self, index: int, hook: Hook, fd: int) -> None:
+    def set_filter(self, index: int, hook: Hook, fd: int, turn: Turn = FOR_ALL) -> None:
         """Attaches a tc program, or takes the place of the one that we had there, in one step."""
         self._ensure_clsact(index)
         self._route.tc(
@@ -128,8 +141,8 @@ class Links:
             index,
             handle=FILTER_HANDLE,
             parent=int(hook),
-            prio=FILTER_PRIORITY,
-            protocol=_ETH_P_ALL,
+            prio=turn.priority,
+            protocol=turn.protocol,
             fd=fd,
             name=FILTER_NAME,
             classid=1,
@@ -146,28 +159,34 @@ class Links:
     def has_filter(self, index: int, hook: Hook) -> bool:
         """Whether a program of ours is attached there; no such link, or no hook, is a no."""
         try:
-            filters = list(self._route.get_filters(index=index, parent=int(hook)))
+            return bool(self._turns(index, hook))
         except NetlinkError as error:
             if error.code not in _ABSENT:
                 raise
             return False
-        return any(_is_ours(message) for message in filters)
 
-    def remove_filter(self, index: int, hook: Hook) -> None:
-        """Takes our program off; nothing of ours there, or no such link, is a success."""
+    def remove_filters(self, index: int, hook: Hook) -> None:
+        """Takes our programs off; nothing of ours there, or no such link, is a success."""
         try:
-            if self.has_filter(index, hook):
+            for turn in self._turns(index, hook):
                 self._route.tc(
                     "del-filter",
                     "bpf",
                     index,
                     handle=FILTER_HANDLE,
                     parent=int(hook),
-                    prio=FILTER_PRIORITY,
+                    prio=turn.priority,
+                    protocol=turn.protocol,
                 )
         except NetlinkError as error:
             if error.code not in _ABSENT:
                 raise
+
+    def _turns(self, index: int, hook: Hook) -> set[Turn]:
+        """Those that our filters have."""
+        filters = self._route.get_filters(index=index, parent=int(hook))
+        infos = (message["info"] for message in filters if _is_ours(message))
+        return {Turn(info >> 16, socket.ntohs(info & 0xFFFF)) for info in infos}
 
     def set_xdp(self, index: int, fd: int, mode: XdpMode) -> None:
         """Attaches an XDP program in a mode; raises `OSError` if the driver has it not."""

@@ -26,6 +26,9 @@ TC = BPF.SCHED_CLS
 XDP = BPF.XDP
 CGROUP_SOCK_ADDR = BPF.CGROUP_SOCK_ADDR
 
+# By their place in `programs`: enum program in bpf/types.h.
+_HANDED_OVER_TO = ("nic_from_ip6", "nic_to_ip6")
+
 _LICENSE = b"Dual BSD/GPL"
 
 
@@ -79,6 +82,17 @@ class Module:
     def program_for_network(self, name: str, vni: int) -> int:
         """File descriptor of a tc program made for one overlay network."""
         return self._load(name, TC, vni, -1)
+
+    def fill_programs(self) -> None:
+        """Puts the programs that others hand packets over to into their map."""
+        fd = self.table("programs").map_fd
+        for index, name in enumerate(_HANDED_OVER_TO):
+            program = ctypes.c_uint32(self.program(name, TC))
+            if lib.bpf_update_elem(
+                fd, ctypes.byref(ctypes.c_uint32(index)), ctypes.byref(program), 0
+            ):
+                cause = os.strerror(ctypes.get_errno())
+                raise LoadError(f"program {name} was not put into its map: {cause}")
 
     def _load(self, name: str, kind: int, vni: int, attach_type: int) -> int:
         key = (name, vni)

@@ -7,7 +7,7 @@ Everything is told by a node's number alone, so that no part of the lab has to a
 from __future__ import annotations
 
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 from itertools import islice
 
 import msgspec
@@ -15,9 +15,11 @@ import msgspec
 from ebpfmesh.lab.errors import LabError
 
 LAN = IPv4Network("192.0.2.0/24")
+LAN6 = IPv6Network("fd00:192:0:2::/64")
 BRIDGE = "br0"
 BRIDGE_ADDRESS = str(LAN[1])
 CLIENT_ADDRESS = str(LAN[100])
+CLIENT_ADDRESS6 = str(LAN6[0x100])
 METRICS_PORT = 9477
 MAX_NODES = 20
 
@@ -58,6 +60,11 @@ class NodePlan(msgspec.Struct, frozen=True):
         return str(LAN[_FIRST_NODE - 1 + self.number])
 
     @property
+    def address6(self) -> str:
+        """On the LAN, with the same last digits: ``::11`` for 192.0.2.11."""
+        return str(LAN6[int(str(_FIRST_NODE - 1 + self.number), 16)])
+
+    @property
     def local_pool(self) -> IPv4Network:
         """Where this node's bridges live: were they shared, docker_gwbridge would collide."""
         pools = _LOCAL_NETWORKS.subnets(new_prefix=_LOCAL_POOL_PREFIX)
@@ -88,4 +95,5 @@ def namespaces(nodes: tuple[NodePlan, ...]) -> tuple[str, ...]:
 
 def on_lan(address: str) -> str:
     """The address as an interface wants it: with the length of the LAN's prefix."""
-    return f"{IPv4Address(address)}/{LAN.prefixlen}"
+    parsed = ip_address(address)
+    return f"{parsed}/{(LAN if isinstance(parsed, IPv4Address) else LAN6).prefixlen}"

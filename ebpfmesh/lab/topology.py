@@ -14,12 +14,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from ebpfmesh.lab import namespaces
-from ebpfmesh.lab.plan import BRIDGE, BRIDGE_ADDRESS, CLIENT_ADDRESS, NodePlan, Place, on_lan
+from ebpfmesh.lab.plan import (
+    BRIDGE,
+    BRIDGE_ADDRESS,
+    CLIENT_ADDRESS,
+    CLIENT_ADDRESS6,
+    NodePlan,
+    Place,
+    on_lan,
+)
 from ebpfmesh.lab.processes import run, run_all
 from ebpfmesh.lab.wire import pass_every_frame
 
 MTU = 1500
 
+_IP6 = Path("/proc/net/if_inet6")
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 
 
@@ -36,10 +45,11 @@ def delete_namespaces(names: list[str]) -> None:
 
 def connect(nodes: tuple[NodePlan, ...]) -> None:
     """Lay the cables and give everybody an address."""
-    addresses = {node.name: node.address for node in nodes} | {Place.CLIENT: CLIENT_ADDRESS}
+    addresses = {node.name: [node.address, node.address6] for node in nodes}
+    addresses[Place.CLIENT] = [CLIENT_ADDRESS, CLIENT_ADDRESS6]
     _batch(Place.LAN, [*_bridge(), *(line for name in addresses for line in _cable(name))])
-    for name, address in addresses.items():
-        _batch(name, _station(address))
+    for name, own in addresses.items():
+        _batch(name, station(own, ip6=_IP6.exists()))
     _take_offloads_away(list(addresses))
     pass_every_frame(Place.LAN, list(addresses))
 
@@ -60,8 +70,12 @@ def _cable(name: str) -> list[str]:
     ]
 
 
-def _station(address: str) -> list[str]:
-    return ["link set lo up", "link set eth0 up", f"address add {on_lan(address)} dev eth0"]
+def station(addresses: list[str], *, ip6: bool) -> list[str]:
+    """What makes a namespace a station of the LAN; a kernel without IPv6 is asked for none."""
+    # Nobody else has the address: it need not be tried first, which takes a second.
+    wanted = [(a, " nodad" if ":" in a else "") for a in addresses if ip6 or ":" not in a]
+    lines = [f"address add {on_lan(address)} dev eth0{option}" for address, option in wanted]
+    return ["link set lo up", "link set eth0 up", *lines]
 
 
 def _take_offloads_away(names: list[str]) -> None:

@@ -6,9 +6,11 @@ An endpoint is written ``address:port``. Lengths and checksums are scapy's.
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP, defragment, fragment
+from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.layers.sctp import SCTP, SCTPChunkData
 from scapy.layers.vxlan import VXLAN
@@ -20,6 +22,7 @@ NODE_B, NODE_B_MAC = "192.0.2.12", "02:00:00:00:00:0c"
 NODE_C, NODE_C_MAC = "192.0.2.13", "02:00:00:00:00:0d"
 CLIENT, CLIENT_MAC = "192.0.2.100", "02:00:00:00:00:64"
 STRANGER = "192.0.2.66"
+NODE_A6, NODE_B6, CLIENT6 = "fd00:192:0:2::11", "fd00:192:0:2::12", "fd00:192:0:2::100"
 MESH_VNI = 15461121
 
 # An overlay network.
@@ -104,6 +107,42 @@ def udp(
     return _frame(src, dst, macs, datagram, ip)
 
 
+def _frame6(source: str, destination: str, macs: Macs, layer: Packet, ip: dict[str, Any]) -> Packet:
+    answered = getattr(layer, "sport", 0) == PUBLISHED
+    ip.setdefault("hlim", 63 if answered else 64)
+    return Ether(src=macs[0], dst=macs[1]) / IPv6(src=source, dst=destination, **ip) / layer
+
+
+def tcp6(
+    source: tuple[str, int],
+    destination: tuple[str, int],
+    flags: str = "S",
+    *,
+    macs: Macs = FROM_CLIENT,
+    options: list[Any] | None = None,
+    payload: bytes = b"",
+    **ip: Any,
+) -> Packet:
+    segment = TCP(
+        sport=source[1], dport=destination[1], flags=flags, seq=1000, options=options or []
+    )
+    layer = segment / Raw(payload) if payload else segment
+    return _frame6(source[0], destination[0], macs, layer, ip)
+
+
+def udp6(
+    source: tuple[str, int],
+    destination: tuple[str, int],
+    *,
+    macs: Macs = FROM_CLIENT,
+    payload: bytes = b"question",
+    checksum: int | None = None,
+    **ip: Any,
+) -> Packet:
+    datagram = UDP(sport=source[1], dport=destination[1], chksum=checksum) / Raw(payload)
+    return _frame6(source[0], destination[0], macs, datagram, ip)
+
+
 def sctp(
     source: str,
     destination: str,
@@ -181,15 +220,27 @@ def wrapped(
 _MASK = (1 << 64) - 1
 
 
+def _mix64(x: int) -> int:
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+    x = (x ^ x >> 27) * 0x94D049BB133111EB & _MASK
+    return x ^ x >> 31
+
+
+def surrogate(client: str, place: int = 0) -> str:
+    """The IPv4 address that stands for an IPv6 client; the next one if others have `place`."""
+    raw = IPv6Address(client).packed
+    high, low = int.from_bytes(raw[:8], "big"), int.from_bytes(raw[8:], "big")
+    hashed = (_mix64(_mix64(high) ^ low) >> 32) + place
+    return str(IPv4Address(240 << 24 | hashed & 0x07FFFFFF))
+
+
 def flow_hash(packet: Packet) -> int:
     """The hash by which every node balances: of client, ports and protocol."""
     ip = packet[IP]
     sport, dport = int(ip.payload.sport), int(ip.payload.dport)
     client = int.from_bytes(bytes(map(int, str(ip.src).split("."))), "big") << 32
     x = (client | sport << 16 | dport) + int(ip.proto) * 0x9E3779B97F4A7C15 & _MASK
-    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & _MASK
-    x = (x ^ x >> 27) * 0x94D049BB133111EB & _MASK
-    return (x ^ x >> 31) >> 32
+    return _mix64(x) >> 32
 
 
 def tunnel_port(packet: Packet) -> int:

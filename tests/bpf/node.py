@@ -26,6 +26,7 @@ class Node(World):
     def __init__(self, module: Module) -> None:
         super().__init__(module)
         self._programs = self.module = module
+        module.fill_programs()
 
     def here(self) -> Task:
         """A task of this node."""
@@ -47,6 +48,9 @@ class Node(World):
     ) -> Result:
         fd = self._programs.program("nic_ingress", TC)
         return run_skb(fd, bytes(packet), ifindex(device), gso_segs, gso_size, mark)
+
+    def nic_ip6(self, packet: Packet | bytes) -> Result:
+        return run_skb(self._programs.program("nic_ip6", TC), bytes(packet), ifindex("nic0"))
 
     def gateway_ingress(self, packet: Packet | bytes, device: str = "gw0", mark: int = 0) -> Result:
         fd = self._programs.program("gateway_ingress", TC)

@@ -11,7 +11,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .net import CLIENT, CLIENT_MAC, NODE_A, NODE_A_MAC, NODE_B, NODE_B_MAC, NODE_C, NODE_C_MAC
+from .net import (
+    CLIENT,
+    CLIENT_MAC,
+    NODE_A,
+    NODE_A6,
+    NODE_A_MAC,
+    NODE_B,
+    NODE_B_MAC,
+    NODE_C,
+    NODE_C_MAC,
+)
 
 _CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000
 
@@ -23,6 +33,7 @@ link add nic0 address {NODE_A_MAC} type veth peer name lan0
 link set nic0 up
 link set lan0 up
 addr add {NODE_A}/24 dev nic0
+addr add {NODE_A6}/64 dev nic0 nodad
 neigh add {NODE_B} lladdr {NODE_B_MAC} nud permanent dev nic0
 neigh add {NODE_C} lladdr {NODE_C_MAC} nud permanent dev nic0
 neigh add {CLIENT} lladdr {CLIENT_MAC} nud permanent dev nic0

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,7 +15,7 @@ from ebpfmesh.datapath.cgroup import netns_cookie
 from ebpfmesh.datapath.loader import Module
 from ebpfmesh.takeover import Mode
 
-from .net import NODE_A, THERE
+from .net import NODE_A, NODE_A6, THERE
 from .node import Node
 from .sandbox import ifindex
 from .sockets import Processes, node_processes
@@ -24,7 +23,6 @@ from .world import TABLE_SIZE, Task, be32, remote
 
 PUBLISHED, TARGET = 8080, 8081
 SERVER = "127.0.0.2"  # stands for a task's docker_gwbridge address
-OWN = "fd00::11"
 
 _ASK = """
 s = socket.socket(socket.AF_INET6, socket.{kind})
@@ -79,7 +77,6 @@ def _answer_datagrams(server: socket.socket) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def servers(bpffs: Path) -> Iterator[None]:
     """A task, and dockerd's listener on the published port, which accepts nobody."""
-    subprocess.run(["ip", "address", "add", f"{OWN}/64", "dev", "nic0", "nodad"], check=True)
     with ExitStack() as stack:
         held = stack.enter_context(socket.socket(socket.AF_INET6))
         held.bind(("::", PUBLISHED))
@@ -98,7 +95,6 @@ def servers(bpffs: Path) -> Iterator[None]:
         datagram.sendto(b"", (SERVER, TARGET))
         for thread in threads:
             thread.join()
-    subprocess.run(["ip", "address", "del", f"{OWN}/64", "dev", "nic0"], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -126,14 +122,14 @@ def processes(module: Module, bpffs: Path) -> Iterator[Processes]:
 def own(module: Module) -> Iterator[Node]:
     """A node whose TCP and UDP ports are served by the task."""
     node = Node(module)
-    node.addresses(NODE_A, OWN)
+    node.addresses(NODE_A, NODE_A6)
     for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
         node.port(PUBLISHED, TARGET, protocol).backends(Task("10.0.0.5", gateway=SERVER, ifindex=1))
     yield node
     node.clear()
 
 
-ADDRESSES = ["::1", OWN, "::ffff:127.0.0.1", f"::ffff:{NODE_A}"]
+ADDRESSES = ["::1", NODE_A6, "::ffff:127.0.0.1", f"::ffff:{NODE_A}"]
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
@@ -158,7 +154,7 @@ def test_datagram_to_a_mapped_address(own: Node, processes: Processes, address: 
     assert processes.run(send(address)) == f"task:hello {address} {PUBLISHED}"
 
 
-@pytest.mark.parametrize("address", ["::1", OWN])
+@pytest.mark.parametrize("address", ["::1", NODE_A6])
 def test_datagram_of_an_unconnected_socket_is_refused(
     own: Node, processes: Processes, address: str
 ) -> None:
@@ -192,7 +188,7 @@ def test_task_of_another_node_is_asked_there(own: Node, processes: Processes) ->
         assert there.recv(99) == b"hello"
 
 
-@pytest.mark.parametrize("address", ["::1", OWN])
+@pytest.mark.parametrize("address", ["::1", NODE_A6])
 def test_port_that_is_not_published_is_the_kernels(
     own: Node, processes: Processes, address: str
 ) -> None:

@@ -29,6 +29,7 @@ _HASHES = (
     "nodes",
     "addresses",
     "addresses6",
+    "surrogates",
     "local_backends",
     "endpoints",
     "fragments",
@@ -319,16 +320,23 @@ class World:
         return int(leaf.backend)
 
     def age(self, name: str, seconds: float) -> None:
-        """Makes all entries of a flow map, or of `fragments`, that much older."""
+        """Makes all entries of a flow map, of `fragments` or of `surrogates`, that much older."""
         for table in map(self.table, {name, f"transient_{name}"}.intersection(_HASHES)):
             for key, leaf in list(table.items()):
                 leaf.seen_ns = max(0, leaf.seen_ns - int(seconds * SECOND))
                 table[key] = leaf
 
     def forget(self, name: str) -> None:
-        """Empties a flow map, as the LRU may do."""
-        self.table(name).clear()
-        self.table(f"transient_{name}").clear()
+        """Empties a flow map, or `surrogates`, as the LRU may do."""
+        for table in map(self.table, {name, f"transient_{name}"}.intersection(_HASHES)):
+            table.clear()
+
+    def stands_for(self, surrogate: str, client: str, asks: str, idle_s: float = 0.0) -> None:
+        """Gives an IPv6 client, who asks the node at `asks`, its IPv4 address."""
+        table = self.table("surrogates")
+        leaf = table.Leaf(seen_ns=time.monotonic_ns() - int(idle_s * SECOND))
+        leaf.client, leaf.node = ip6(type(leaf.client), client), ip6(type(leaf.node), asks)
+        table[table.Key(be32(surrogate))] = leaf
 
     def translations(self, name: str = "flows") -> Iterator[tuple[str, str]]:
         """From what to what each entry rewrites, as text."""

@@ -57,8 +57,8 @@ def test_a_good_node_passes() -> None:
     [
         (but(root=False), "privileges", "as root"),
         (but(capabilities=1 << 12), "privileges", "container"),
-        (but(kernel="5.10.0-30"), "kernel", "5.19"),
-        (but(kernel="odd"), "kernel", "5.19"),
+        (but(kernel="5.19.0-30"), "kernel", "6.1"),
+        (but(kernel="odd"), "kernel", "6.1"),
         (but(jit=""), "bpf", "CONFIG_BPF_JIT"),
         (but(mounts=GOOD.mounts[:3]), "bpffs", "mount -t bpf"),
         (but(bcc=""), "bcc", "python3-bpfcc"),
@@ -130,6 +130,12 @@ def test_another_xdp_program_may_stay_if_ours_is_off() -> None:
 
 def test_a_program_behind_ours_is_no_conflict() -> None:
     assert found(but(filters=(Filter("late", 10),)), "tc").level is Level.INFO
+
+
+def test_whether_clients_may_ask_by_ipv6() -> None:
+    assert "by IPv4 only" in found(GOOD, "ipv6").text
+    both = but(links=(LinkFacts("eth0", 1500, ("192.0.2.11", "2001:db8::11")),))
+    assert found(both, "ipv6").text == "published ports answer on 2001:db8::11"
 
 
 def test_a_device_by_name() -> None:
