@@ -199,9 +199,10 @@ def collide(options: argparse.Namespace) -> dict[str, Any]:
 class Pairs:
     """Datagrams and their answers, one pair at a time; unconnected, it sees who answered."""
 
-    def __init__(self, to: Target, *, connected: bool) -> None:
+    def __init__(self, to: Target, *, connected: bool, size: int) -> None:
         self.to = to
         self.connected = connected
+        self.size = size
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         if connected:
             self.socket.connect(to)
@@ -210,7 +211,7 @@ class Pairs:
         self.peers: Counter[str] = Counter()
 
     def pair(self, number: int) -> None:
-        datagram = b"%08d" % number
+        datagram = (b"%08d" % number).ljust(self.size, b".")
         if self.connected:
             self.socket.send(datagram)
         else:
@@ -242,7 +243,7 @@ def udp(options: argparse.Namespace) -> dict[str, Any]:
     """`count` pairs, spread over so many sockets, to the targets in turn."""
     targets = options.targets
     sockets = [
-        Pairs(targets[i % len(targets)], connected=options.connected)
+        Pairs(targets[i % len(targets)], connected=options.connected, size=options.size)
         for i in range(options.sockets)
     ]
     for number in range(options.count):

@@ -157,9 +157,16 @@ class Load(Script):
         return self._run(place, Http, "collide", *targets, *ports)
 
     def udp(
-        self, place: Place, *targets: str, count: int, connected: bool = False, sockets: int = 50
+        self,
+        place: Place,
+        *targets: str,
+        count: int,
+        connected: bool = False,
+        sockets: int = 50,
+        size: int = 0,
     ) -> Udp:
-        how = [f"--count={count}", f"--sockets={sockets}", *["--connected"] * connected]
+        how = [f"--count={count}", f"--sockets={sockets}", f"--size={size}"]
+        how += ["--connected"] * connected
         return self._run(place, Udp, "udp", *targets, *how)
 
     def bulk(self, place: Place, target: str, size: int) -> Bulk:

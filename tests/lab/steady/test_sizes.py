@@ -17,6 +17,7 @@ from ..traffic import CLIENT, MB
 from .conftest import Steady
 
 SIZE = 50 * MB
+DATAGRAM = 8000
 IP_UDP = 28
 TUNNEL = 50
 MTU = 1500
@@ -45,6 +46,14 @@ def test_bulk_to_a_client_of_another_mtu(steady: Steady, mtu: int) -> None:
     with client_mtu(steady, mtu):
         for target in steady.mesh:
             steady.world.load.bulk(CLIENT, target, SIZE).assert_intact(SIZE)
+
+
+def test_datagrams_in_fragments(steady: Steady) -> None:
+    """They arrive whole, and so do their answers, from tasks here and elsewhere."""
+    for place, target in steady.ways:
+        pairs = steady.world.load.udp(place, target, count=200, sockets=20, size=DATAGRAM)
+        assert (pairs.lost, pairs.wrong) == (0, 0), target
+        assert set(pairs.host) == steady.hosts
 
 
 def test_a_datagram_too_big_for_the_tunnel_is_refused_once(steady: Steady) -> None:
