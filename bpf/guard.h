@@ -11,7 +11,8 @@
 
 static __always_inline bool is_unread(enum reason why)
 {
-	return why == HANDBACK_ip_options || why == HANDBACK_fragment || why == HANDBACK_truncated;
+	return why == HANDBACK_ip_options || why == HANDBACK_fragment ||
+	       why == HANDBACK_bad_fragment || why == HANDBACK_truncated;
 }
 
 /* Reads no more than who asks whom. */

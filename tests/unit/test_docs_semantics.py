@@ -15,7 +15,7 @@ ROWS = [
     for line in (ROOT / "docs" / "semantics.md").read_text().splitlines()
     if line.startswith("| ") and not line.startswith(("| behaviour", "| ---"))
 ]
-_NAME = re.compile(r"`((?:unit|bpf|lab)/test_\w+\.py)(?:::(test_\w+))?`")
+_NAME = re.compile(r"`((?:unit|bpf|lab)/(?:steady/)?test_\w+\.py)(?:::(test_\w+))?`")
 
 
 def functions(path: Path) -> set[str]:
