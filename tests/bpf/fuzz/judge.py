@@ -74,7 +74,7 @@ RULES: dict[str, dict[str, frozenset[str]]] = {
     },
 }
 # Drops whose sender is told, by an answer that the packet is turned into.
-ANSWERED = frozenset({"drop_no_backend", "drop_backend_gone", "drop_too_big"})
+ANSWERED = frozenset({"drop_no_backend", "drop_backend_gone", "drop_too_big", "drop_ttl_exceeded"})
 
 _TAG = struct.Struct("=IIII")
 _TAG_MAGIC = 0xEBF0DA7A
