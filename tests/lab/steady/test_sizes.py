@@ -86,6 +86,6 @@ def too_big(steady: Steady) -> int:
 
 
 def told(steady: Steady) -> int:
-    """How often the client, as a router, has sent "fragmentation needed"."""
-    line = steady.world.lab.run("client", ["nstat", "-asz", "IcmpMsgOutType3"]).stdout
+    """How often the client, as a router, has said that a packet does not go on."""
+    line = steady.world.lab.run("client", ["nstat", "-asz", "IcmpOutDestUnreachs"]).stdout
     return int(line.split()[-2])
