@@ -184,7 +184,8 @@ static __always_inline int mesh_nic(struct __sk_buff *skb)
 	why = parse_skb(skb, &p);
 	if (why == HANDBACK_ip_options && port_strip_options(skb))
 		why = parse_skb(skb, &p);
-	if (is_surrogate(p.t.saddr))
+	/* Out of the tunnel, an entry node vouches for it. */
+	if (!tagged && is_surrogate(p.t.saddr))
 		return leave(DROP_surrogate_source, TC_ACT_SHOT);
 	if (why == HANDBACK_other_protocol)
 		return nic_error(skb, &p);
