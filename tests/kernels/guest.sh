@@ -3,10 +3,10 @@
 # The first process of the guest: measures the programs, runs the tests, hands the results over.
 #
 # /dev/vdb holds the sources (a tar), /dev/vdc is where the results go (another). TESTS, in
-# /work/guest.env, are arguments for pytest; none when empty.
+# /checkout/guest.env, are arguments for pytest; none when empty.
 
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
-export PYTHONPATH=/work:/opt/site PYTHONDONTWRITEBYTECODE=1
+export PYTHONPATH=/checkout:/opt/site PYTHONDONTWRITEBYTECODE=1
 
 mount -t tmpfs tmpfs /tmp
 mount -t tmpfs tmpfs /run
@@ -14,7 +14,7 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t bpf bpf /sys/fs/bpf
 ip link set lo up
 
-cd /work || exit
+cd /checkout || exit
 mkdir -p results
 TESTS=
 . ./guest.env

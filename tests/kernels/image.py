@@ -22,7 +22,7 @@ _DISK_SIZE = "4G"  # sparse
 # no other disk.
 _INIT = """\
 #!/bin/sh
-mkdir -p /work && tar -xf /dev/vdb -C /work && . /work/tests/kernels/guest.sh
+mkdir -p /checkout && tar -xf /dev/vdb -C /checkout && . /checkout/tests/kernels/guest.sh
 """
 
 # The newest C library that a wheel may ask for; that of Debian 12 is 2.36.
