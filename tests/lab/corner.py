@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 TIMEOUT_S = 10.0
+SERVER_SETTLES_S = 0.002
 CHUNK = 1 << 16
 SHOWN_ERRORS = 10
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n%s\r\n"
@@ -200,6 +201,9 @@ def one_of_many(to: Target, source_port: int, *, reset: bool) -> None:
     with tcp_when_free(to, source_port) as connection:
         if reset:
             ask(connection)
+            # While the server is still in its send(), its kernel queues what arrives; the SYN that
+            # stands there behind the RST is thrown away with the socket, balancer or none.
+            time.sleep(SERVER_SETTLES_S)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
         else:  # the server ends it first: then the port is free here, and the server remembers
             ask(connection, b"Connection: close\r\n")
