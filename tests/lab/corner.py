@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Corner cases of sockets from inside a namespace; prints what came of them as JSON.
-
-Run as a script, like `load.py`, and for the same reason of the standard library only.
-"""
+"""Corner cases of sockets from inside a namespace, and what came of them."""
 
 from __future__ import annotations
 
@@ -21,25 +18,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-TIMEOUT_S = 10.0
+from .frame import (
+    CHUNK,
+    SHOWN_ERRORS,
+    TIMEOUT_S,
+    Command,
+    Target,
+    name_of,
+    parser,
+    run,
+    tell,
+)
+from .frame import connected_udp as udp
+
 SERVER_SETTLES_S = 0.002
-CHUNK = 1 << 16
-SHOWN_ERRORS = 10
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n%s\r\n"
 LINGER_0 = struct.pack("ii", 1, 0)
 IP_MTU_DISCOVER, IP_PMTUDISC_DO, IP_MTU = 10, 2, 14
 IP_UDP = 28  # bytes of both headers
-
-Target = tuple[str, int]
-
-
-def target(text: str) -> Target:
-    host, _, port = text.rpartition(":")
-    return host, int(port)
-
-
-def name_of(error: Exception) -> str:
-    return type(error).__name__
 
 
 def tcp_counters() -> dict[str, int]:
@@ -63,13 +59,6 @@ def tcp(to: Target, source_port: int = 0) -> socket.socket:
     except OSError:
         made.close()
         raise
-    return made
-
-
-def udp(to: Target) -> socket.socket:
-    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    made.settimeout(TIMEOUT_S)
-    made.connect(to)
     return made
 
 
@@ -143,9 +132,9 @@ class Kept:
 def keep(options: argparse.Namespace) -> dict[str, Any]:
     """So many to each target; asks all of them now, and for each line of standard input."""
     kept = [Kept(to, datagrams=options.udp) for to in options.targets for _ in range(options.count)]
-    print(json.dumps([one.says() for one in kept]), flush=True)
+    tell([one.says() for one in kept])
     for _ in sys.stdin:
-        print(json.dumps([one.says() for one in kept]), flush=True)
+        tell([one.says() for one in kept])
     return {}
 
 
@@ -157,7 +146,7 @@ def half_closed(options: argparse.Namespace) -> dict[str, Any]:
         connection.sendall(b"GET /bytes/%d HTTP/1.1\r\nHost: x\r\n\r\n" % options.size)
         connection.shutdown(socket.SHUT_WR)
         connections.append(connection)
-    print("{}", flush=True)
+    tell({})
     sys.stdin.readline()
     return {"crc32": [body_crc32(connection) for connection in connections]}
 
@@ -272,7 +261,7 @@ def syn(source: bytes, destination: bytes, source_port: int, port: int) -> bytes
     return struct.pack("!HHIIBBHHH", *fields, ~total & 0xFFFF, 0)
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+COMMANDS: dict[str, Command] = {
     "refused": refused,
     "keep": keep,
     "half-closed": half_closed,
@@ -283,16 +272,13 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=COMMANDS)
-    parser.add_argument("targets", nargs="+", type=target)
-    parser.add_argument("--count", type=int, default=1)
-    parser.add_argument("--size", type=int, default=0)
-    parser.add_argument("--source-port", type=int, default=0)
-    parser.add_argument("--udp", action="store_true")
-    parser.add_argument("--reset", action="store_true")
-    options = parser.parse_args()
-    print(json.dumps(COMMANDS[options.command](options)))
+    made = parser(__doc__, COMMANDS)
+    made.add_argument("--count", type=int, default=1)
+    made.add_argument("--size", type=int, default=0)
+    made.add_argument("--source-port", type=int, default=0)
+    made.add_argument("--udp", action="store_true")
+    made.add_argument("--reset", action="store_true")
+    run(made, COMMANDS)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`corner.py` from the tests' side: corner cases of sockets, and what came of them."""
+"""`lab.corner` from the tests' side: corner cases of sockets, and what came of them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _pipe(pipe: IO[str] | None) -> IO[str]:
 class Corners(Script):
     """Starts the script somewhere in a lab."""
 
-    NAME = "corner.py"
+    NAME = "lab.corner"
 
     def refused(self, place: Place, *targets: str, count: int = 1) -> Refused:
         return self._run(place, Refused, "refused", *targets, f"--count={count}")

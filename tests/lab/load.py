@@ -1,32 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Traffic from inside a namespace; prints what came of it as JSON. Standard library only.
-
-Run as a script: it has to work in any namespace of the lab, whatever is installed there.
-"""
+"""Traffic from inside a namespace, and what came of it."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import select
 import socket
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-TIMEOUT_S = 10.0
-CHUNK = 1 << 16
-SHOWN_ERRORS = 10
-
-Target = tuple[str, int]
-
-
-def target(text: str) -> Target:
-    host, _, port = text.rpartition(":")
-    return host, int(port)
+from .frame import (
+    CHUNK,
+    SHOWN_ERRORS,
+    TIMEOUT_S,
+    Command,
+    Target,
+    allow_many_sockets,
+    name_of,
+    parser,
+    run,
+    tell,
+)
 
 
 class Tally:
@@ -48,7 +46,7 @@ class Tally:
     def failure(self, error: Exception) -> None:
         self.failed += 1
         if len(self.errors) < SHOWN_ERRORS:
-            self.errors.append(f"{type(error).__name__}: {error}")
+            self.errors.append(f"{name_of(error)}: {error}")
 
     def result(self) -> dict[str, Any]:
         return {"ok": self.ok, "failed": self.failed, "errors": self.errors, **self.seen}
@@ -132,7 +130,7 @@ def http(options: argparse.Namespace) -> dict[str, Any]:
 def http_until_eof(options: argparse.Namespace) -> dict[str, Any]:
     """Requests to the targets in turn, until standard input ends."""
     tally = Tally()
-    print("{}", flush=True)  # it has begun
+    tell({})  # it has begun
     while not select.select([sys.stdin], [], [], 0.002)[0]:
         for to in options.targets:
             ask(to, tally)
@@ -164,17 +162,16 @@ def bulk(options: argparse.Namespace) -> dict[str, Any]:
 def hold(options: argparse.Namespace) -> dict[str, Any]:
     """One connection; a request now, and one for each line of standard input."""
     connection = Connection(options.targets[0])
-    print(json.dumps(connection.identity()), flush=True)
+    tell(connection.identity())
     for _ in sys.stdin:
-        print(json.dumps(connection.identity()), flush=True)
+        tell(connection.identity())
     connection.close()
     return {}
 
 
 def collide(options: argparse.Namespace) -> dict[str, Any]:
     """From each source port a connection to every target, all open at once; then each is used."""
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    allow_many_sockets()
     tally, connections = Tally(), []
     for port in range(options.source_port, options.source_port + options.count):
         for to in options.targets:
@@ -259,7 +256,7 @@ def udp(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+COMMANDS: dict[str, Command] = {
     "http": http,
     "http-until-eof": http_until_eof,
     "bulk": bulk,
@@ -270,17 +267,14 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=COMMANDS)
-    parser.add_argument("targets", nargs="+", type=target)
-    parser.add_argument("--count", type=int, default=1)
-    parser.add_argument("--size", type=int, default=0)
-    parser.add_argument("--sockets", type=int, default=50)
-    parser.add_argument("--connected", action="store_true")
-    parser.add_argument("--source-port", type=int, default=0)
-    parser.add_argument("--uses", type=int, default=1)
-    options = parser.parse_args()
-    print(json.dumps(COMMANDS[options.command](options)))
+    made = parser(__doc__, COMMANDS)
+    made.add_argument("--count", type=int, default=1)
+    made.add_argument("--size", type=int, default=0)
+    made.add_argument("--sockets", type=int, default=50)
+    made.add_argument("--connected", action="store_true")
+    made.add_argument("--source-port", type=int, default=0)
+    made.add_argument("--uses", type=int, default=1)
+    run(made, COMMANDS)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from ebpfmesh.lab.lab import Lab
 MB = 1_000_000
 
 _TIMEOUT_S = 100
+_ENVIRONMENT = {"PYTHONPATH": str(Path(__file__).parents[1])}
 
 T = TypeVar("T")
 
@@ -130,22 +131,23 @@ class Script:
         self._lab = lab
 
     def _run(self, place: Place, kind: type[T], *args: str) -> T:
-        output = self._lab.run(place.name, self._argv(place, args), timeout_s=_TIMEOUT_S).stdout
-        return msgspec.json.decode(output, type=kind)
+        argv = self._argv(place, args)
+        done = self._lab.run(place.name, argv, timeout_s=_TIMEOUT_S, env=_ENVIRONMENT)
+        return msgspec.json.decode(done.stdout, type=kind)
 
     def _popen(self, place: Place, *args: str) -> subprocess.Popen[str]:
         argv = self._argv(place, args)
-        return self._lab.popen(place.name, argv, stdin=subprocess.PIPE, stderr=None)
+        pipe = subprocess.PIPE
+        return self._lab.popen(place.name, argv, stdin=pipe, stderr=None, env=_ENVIRONMENT)
 
     def _argv(self, place: Place, args: Sequence[str]) -> list[str]:
-        script = str(Path(__file__).with_name(self.NAME))
-        return place.argv([sys.executable, script, *args])
+        return place.argv([sys.executable, "-m", self.NAME, *args])
 
 
 class Load(Script):
     """Starts the load client somewhere in a lab."""
 
-    NAME = "load.py"
+    NAME = "lab.load"
 
     def http(self, place: Place, *targets: str, count: int = 1) -> Http:
         return self._run(place, Http, "http", *targets, f"--count={count}")

@@ -172,6 +172,38 @@ def test_what_is_in_flight_is_finished(server: subprocess.Popen[bytes], port: in
     busy.close()
 
 
+def test_kept_connections_and_datagrams_are_answered_for_a_while_yet(
+    program: Path, port: int
+) -> None:
+    ports = ["--http", str(port), "--udp", str(port), "--linger-ms", "1500"]
+    with subprocess.Popen([program, *ports]) as process:
+        wait_for(port)
+        idle, kept = connect(port), connect(port)
+        with closing(socket.socket(type=socket.SOCK_DGRAM)) as datagrams:
+            datagrams.settimeout(10)
+            datagrams.connect(("127.0.0.1", port))
+            process.send_signal(signal.SIGTERM)
+            wait_refused(port)
+            kept.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert b"Connection: close" in b"".join(iter(lambda: kept.recv(4096), b""))
+            datagrams.send(b"late")
+            assert datagrams.recv(4096).endswith(b"late")
+        assert idle.recv(1) == b""
+        assert process.wait(timeout=10) == 0
+        idle.close()
+        kept.close()
+
+
+def wait_refused(port: int) -> None:
+    for _ in range(200):
+        try:
+            connect(port).close()
+        except ConnectionRefusedError:
+            return
+        time.sleep(0.01)
+    raise TimeoutError
+
+
 def test_both_images_are_the_same_everywhere(archive: Path, tmp_path: Path) -> None:
     with tarfile.open(archive) as tar:
         member = tar.extractfile("manifest.json")

@@ -2,7 +2,7 @@
 /*
  * The lab's backend: says who answered, and whom it saw as its peer.
  *
- *   echo-server [--http PORT]... [--udp PORT]... [--listen-delay-ms N]
+ *   echo-server [--http PORT]... [--udp PORT]... [--listen-delay-ms N] [--linger-ms N]
  *   echo-server check [--http PORT]     exit 0 if GET /healthz answers 200
  *
  *   GET  /            one line of JSON: host, peer, local, protocol
@@ -10,8 +10,12 @@
  *   GET  /healthz     200, or 503 while /tmp/unhealthy exists
  *   POST /upload      (or PUT) length and zlib's crc32 of the body
  *
- * UDP answers the same JSON line, then the datagram itself. SIGTERM closes the
- * listeners, lets every request in flight finish, and exits.
+ * UDP answers the same JSON line, then the datagram itself.
+ *
+ * SIGTERM closes the listeners, lets every request in flight finish, and exits. For
+ * --linger-ms before that, kept connections and datagrams are still answered, the
+ * former for a last time, with "Connection: close": a server that closes them between
+ * two requests may cross the next one on its way.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -30,6 +34,7 @@
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MAX_PORTS 32
@@ -98,6 +103,9 @@ struct ports {
 
 static int epoll_fd;
 static bool stopping;
+static int linger_ms;
+static int64_t closing_at_ms; /* once stopping */
+static bool closing;          /* kept connections and datagrams are not served any more */
 static struct source listeners[2 * MAX_PORTS];
 static size_t listener_count;
 static struct conn *conns;
@@ -109,6 +117,14 @@ static void die(const char *what)
 {
 	perror(what);
 	exit(1);
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 /* ---- bytes ------------------------------------------------------------- */
@@ -503,13 +519,13 @@ static void serve_conn(struct conn *conn, uint32_t events)
 		useful = conn_read(conn);
 	if (useful)
 		useful = conn_advance(conn);
-	if (useful && !(stopping && conn_idle(conn)))
+	if (useful && !(closing && conn_idle(conn)))
 		conn_arm(conn);
 	else
 		conn_close(conn);
 }
 
-static void serve_listener(int listener)
+static bool serve_listener(int listener)
 {
 	struct sockaddr_in peer;
 	socklen_t len = sizeof(peer);
@@ -517,6 +533,7 @@ static void serve_listener(int listener)
 
 	if (fd >= 0)
 		conn_open(fd, &peer);
+	return fd >= 0;
 }
 
 /* The answer leaves from the address that was asked, whichever that is. */
@@ -554,13 +571,25 @@ static void serve_udp(int fd)
 		perror("sendmsg");
 }
 
-static void stop(void)
+static void close_sources(enum kind kind)
 {
-	stopping = true;
 	for (size_t i = 0; i < listener_count; i++) {
+		if (listeners[i].kind != kind || listeners[i].fd < 0)
+			continue;
 		close(listeners[i].fd);
 		listeners[i].fd = -1;
 	}
+}
+
+/* Whoever is connected already would be reset with the listener: they are let in first. */
+static void stop(void)
+{
+	stopping = true;
+	closing_at_ms = now_ms() + linger_ms;
+	for (size_t i = 0; i < listener_count; i++)
+		while (listeners[i].kind == KIND_LISTENER && serve_listener(listeners[i].fd))
+			;
+	close_sources(KIND_LISTENER);
 }
 
 /* A request that has arrived unread is in flight: it is answered, too. */
@@ -636,6 +665,15 @@ static void serve_event(struct epoll_event *event)
 	}
 }
 
+static int patience_ms(void)
+{
+	int64_t left = closing_at_ms - now_ms();
+
+	if (!stopping || closing)
+		return -1;
+	return left > 0 ? left : 0;
+}
+
 static void serve(const struct ports *http, const struct ports *udp, int delay_ms)
 {
 	struct source signals;
@@ -652,13 +690,16 @@ static void serve(const struct ports *http, const struct ports *udp, int delay_m
 	for (size_t i = 0; i < udp->count; i++)
 		open_port(KIND_UDP, udp->port[i]);
 
-	while (!stopping || conns) {
-		int count = epoll_wait(epoll_fd, events, MAX_EVENTS, -1);
+	while (!closing || conns) {
+		int count = epoll_wait(epoll_fd, events, MAX_EVENTS, patience_ms());
 
 		for (int i = 0; i < count; i++)
 			serve_event(&events[i]);
-		if (stopping) /* only now does no event point to a connection */
-			finish_idle();
+		if (!stopping || patience_ms() > 0)
+			continue;
+		closing = true;
+		close_sources(KIND_UDP);
+		finish_idle(); /* only now does no event point to a connection */
 	}
 }
 
@@ -685,7 +726,7 @@ static int check(uint16_t port)
 static void usage(void)
 {
 	fprintf(stderr, "usage: echo-server [check] [--http PORT]... "
-			"[--udp PORT]... [--listen-delay-ms N]\n");
+			"[--udp PORT]... [--listen-delay-ms N] [--linger-ms N]\n");
 	exit(2);
 }
 
@@ -721,6 +762,8 @@ int main(int argc, char **argv)
 			add_port(&udp, argv[i + 1]);
 		else if (!strcmp(argv[i], "--listen-delay-ms"))
 			delay_ms = number(argv[i + 1], INT32_MAX);
+		else if (!strcmp(argv[i], "--linger-ms"))
+			linger_ms = number(argv[i + 1], INT32_MAX);
 		else
 			usage();
 	}
