@@ -80,6 +80,20 @@ test-kernels: need-root $(STAMP) ## The BPF tests on Debian's kernels, in QEMU (
 	PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.kernels $(addprefix --kernel=,$(KERNEL)) \
 		$(if $(filter load,$(ONLY)),--load-only) $(addprefix --mirror=,$(MIRROR))
 
+BENCH_STAMP := $(VENV)/.installed-bench
+
+$(BENCH_STAMP): $(STAMP)
+	$(USER_OF_SUDO) $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@$(USER_OF_SUDO) touch $@
+
+# ARGS go to the bench: ARGS=--quick to see that it works, ARGS=--help for all. What it does on a
+# busy machine is of no use: bench/README.md.
+BENCH := PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m bench
+
+.PHONY: bench-maglev
+bench-maglev: need-root $(BENCH_STAMP) ## Lookup tables: time to build, balance, what moves (root)
+	$(BENCH).maglev $(ARGS)
+
 .PHONY: need-root
 need-root:
 	@test "$$(id -u)" = 0 || { echo "this needs root: sudo make $(MAKECMDGOALS)" >&2; exit 1; }

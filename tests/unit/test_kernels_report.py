@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 
-from kernels.report import Outcome, outcome, summary, table
+from tests.kernels.report import Outcome, outcome, summary, table
 
 
 def row(program: str, variant: str, instructions: int, error: str = "") -> dict[str, object]:
