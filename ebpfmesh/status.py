@@ -81,7 +81,10 @@ class MapStatus(Frozen, frozen=True, omit_defaults=False):
 
 
 class BackendStatus(Frozen, frozen=True, omit_defaults=False):
-    """A task; `traffic` is what this node has translated for it."""
+    """A task; `traffic` is what this node has translated for it.
+
+    `share` is the part of this node's new flows, from 0 to 1, that it is given.
+    """
 
     task: str
     address: str
@@ -89,6 +92,7 @@ class BackendStatus(Frozen, frozen=True, omit_defaults=False):
     local: bool
     state: str
     traffic: Traffic
+    share: float = 0.0
 
 
 class FrontendStatus(Frozen, frozen=True, omit_defaults=False):

@@ -69,6 +69,7 @@ class Reconciler:
         self.ids = ids
         self.actual = Actual()
         self.attached: dict[Attachment, Attached] = {}
+        self.shares: dict[PoolKey, dict[BackendKey, float]] = {}
         self._attacher = attacher
         self._now_s = now_s
 
@@ -154,7 +155,18 @@ class Reconciler:
             self.actual = applied(self.actual, done)
 
     def _put_tables(self, operations: list[PutTable]) -> None:
-        self.maps.put_tables({self._pool_id(op.key): self._table(op.pool) for op in operations})
+        tables = {op.key: self._table(op.pool) for op in operations}
+        self.maps.put_tables({self._pool_id(key): table for key, table in tables.items()})
+        for op in operations:
+            self.shares[op.key] = self._shares(op.pool, tables[op.key])
+
+    def _shares(self, pool: Pool, table: bytes) -> dict[BackendKey, float]:
+        """The part of the new flows that each backend gets: of the slots, or its turn."""
+        if pool.in_turn:
+            return dict.fromkeys(pool.chosen, 1 / max(1, len(pool.chosen)))
+        slots = np.bincount(np.frombuffer(table, dtype=np.uint32))
+        numbers = {key: self.ids.backends.ids[key] for key in pool.chosen}
+        return {key: int(slots[number]) / slots.sum() for key, number in numbers.items()}
 
     def _table(self, pool: Pool) -> bytes:
         """The pool's table, as ids; empty if nobody gets new flows."""
@@ -258,6 +270,7 @@ class Reconciler:
     @_apply.register
     def _(self, operation: DelPool) -> None:
         self.maps.delete_pool(self.ids.pools.ids[operation.key])
+        self.shares.pop(operation.key, None)
         self.ids.pools.release(operation.key, self._now_s())
 
     @_apply.register

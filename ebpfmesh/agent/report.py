@@ -192,6 +192,7 @@ class MapReader:
             local=bool(task and task.node_id == self.node_id),
             state=BackendState(backend.state).name.lower(),
             traffic=_traffic(self._counters.backend(number)),
+            share=self.reconciler.shares.get(backend.pool, {}).get(backend.key, 0.0),
         )
 
     def names(self) -> dict[int, tuple[str, str]]:

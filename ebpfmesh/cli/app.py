@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 import ebpfmesh
-from ebpfmesh.cli import ask, check, demo, run
+from ebpfmesh.cli import ask, check, demo, run, top
+from ebpfmesh.cli.examples import below
 from ebpfmesh.cli.options import with_settings
 from ebpfmesh.lab.cli import app as lab
 
@@ -17,7 +18,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 
 
@@ -37,13 +37,14 @@ def _common(
     """A load balancer for Docker Swarm that runs in eBPF."""
 
 
-app.command("agent")(with_settings(run.agent))
-app.command("status")(ask.status)
+app.command("agent", epilog=below("agent"))(with_settings(run.agent))
+app.command("status", epilog=below("status"))(ask.status)
+app.command("top", epilog=below("top"))(top.top)
 app.add_typer(ask.services, name="service")
 app.add_typer(ask.flows, name="flow")
-app.command("check")(with_settings(check.run))
-app.command("detach")(with_settings(run.detach))
-app.command("demo")(demo.run)
+app.command("check", epilog=below("check"))(with_settings(check.run))
+app.command("detach", epilog=below("detach"))(with_settings(run.detach))
+app.command("demo", epilog=below("demo"))(demo.run)
 app.add_typer(lab, name="lab")
 
 

@@ -14,6 +14,8 @@ import typer
 
 from ebpfmesh.cli import exits, report, text
 from ebpfmesh.cli.client import AgentError, fetch_flows, fetch_status, socket_path
+from ebpfmesh.cli.complete import service_names
+from ebpfmesh.cli.examples import below
 from ebpfmesh.cli.options import Output, OutputOption, SocketOption
 from ebpfmesh.status import ServiceStatus, Status
 
@@ -71,20 +73,25 @@ def _show_status(answer: Status, output: Output) -> None:
     console.print(report.status_table(answer.services))
 
 
-@services.command("ls")
+@services.command("ls", epilog=below("service ls"))
 def list_services(output: OutputOption = Output.TABLE, socket: SocketOption = None) -> None:
     """List every service on each of its networks."""
     with exits.errors_for_people():
         found = fetch_status(socket_path(socket)).services
     if output is Output.JSON:
-        text.show_json(found)
+        text.show_list("services", found)
     else:
         text.show(report.service_table(found))
 
 
-@services.command("inspect")
+@services.command("inspect", epilog=below("service inspect"))
 def inspect_service(
-    name: Annotated[str, typer.Argument(help="A name, an id or the beginning of an id.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A name, an id or the beginning of either.", autocompletion=service_names
+        ),
+    ],
     output: OutputOption = Output.TABLE,
     socket: SocketOption = None,
 ) -> None:
@@ -93,7 +100,7 @@ def inspect_service(
         known = fetch_status(socket_path(socket)).services
     found = _find(name, known)
     if output is Output.JSON:
-        text.show_json(found)
+        text.show_list("services", found)
         return
     console = text.console()
     for index, service in enumerate(found):
@@ -132,10 +139,16 @@ def _names(found: Iterable[ServiceStatus]) -> str:
     return ", ".join(sorted({text.clean(service.name) for service in found}))
 
 
-@flows.command("ls")
+@flows.command("ls", epilog=below("flow ls"))
 def list_flows(
     service: Annotated[
-        str | None, typer.Option("--service", metavar="NAME", help="Only those of a service.")
+        str | None,
+        typer.Option(
+            "--service",
+            metavar="NAME",
+            help="Only those of a service.",
+            autocompletion=service_names,
+        ),
     ] = None,
     output: OutputOption = Output.TABLE,
     socket: SocketOption = None,
@@ -148,6 +161,6 @@ def list_flows(
     if service:
         found = [flow for flow in found if flow.service in names]
     if output is Output.JSON:
-        text.show_json(found)
+        text.show_list("flows", found)
     else:
         text.show(report.flow_table(found))

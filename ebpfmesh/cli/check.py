@@ -24,7 +24,7 @@ def run(file: str | None, given: Given, output: OutputOption = Output.TABLE) -> 
         config = load(file, os.environ, given)
     verdicts = judge(probe(config, agent=answers(Path(config.socket))), config)
     if output is Output.JSON:
-        text.show_json(verdicts)
+        text.show_list("checks", verdicts)
     else:
         console = text.console()
         for verdict in verdicts:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from rich.table import Table
 from rich.text import Text
 
-from ebpfmesh.cli.text import clean, count, size, span, style_of, table
+from ebpfmesh.cli.text import clean, count, percent, size, span, style_of, table
 from ebpfmesh.status import (
     BackendStatus,
     DatapathStatus,
@@ -221,7 +221,9 @@ def _frontend_table(frontends: Iterable[FrontendStatus]) -> Table:
 
 
 def _backend_table(backends: Iterable[BackendStatus]) -> Table:
-    rows = table("TASK", "ADDRESS", "NODE", "STATE", *_TRAFFIC, numbers=_TRAFFIC)
+    rows = table(
+        *("TASK", "ADDRESS", "NODE", "STATE", "SHARE", *_TRAFFIC), numbers=("SHARE", *_TRAFFIC)
+    )
     for backend in backends:
         node = clean(backend.node) or _NONE
         rows.add_row(
@@ -229,6 +231,7 @@ def _backend_table(backends: Iterable[BackendStatus]) -> Table:
             backend.address,
             f"{node} (here)" if backend.local else node,
             _state(backend.state),
+            percent(backend.share),
             *_traffic(backend.traffic),
         )
     return rows

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ebpfmesh.config import ConfigError
+from ebpfmesh.status import STATUS_VERSION
 
 _UNLIMITED = 10_000  # columns, where no terminal sets a limit
 _KILO = 1000
@@ -73,6 +74,11 @@ def show_json(value: object) -> None:
     typer.echo(msgspec.json.encode(value).decode())
 
 
+def show_list(name: str, rows: object) -> None:
+    """Print a list for programs: one line, an object that says of which version it is."""
+    show_json({"version": STATUS_VERSION, name: rows})
+
+
 def clean(text: str) -> str:
     """A name that somebody chose, without what a terminal would obey."""
     return "".join(char for char in text if char.isprintable())
@@ -83,17 +89,22 @@ def style_of(state: str) -> str:
     return _COLOURS.get(state, "")
 
 
-def count(number: int) -> str:
+def count(number: float) -> str:
     """``999``, ``1.2k``, ``34.5M``: three or four significant digits."""
     return _scaled(number, _KILO, ("", "k", "M", "G", "T", "P"))
 
 
-def size(number: int) -> str:
+def size(number: float) -> str:
     """``999B``, ``1.2KiB``, ``34.5MiB``."""
     return _scaled(number, _KIBI, ("B", "KiB", "MiB", "GiB", "TiB", "PiB"))
 
 
-def _scaled(number: int, step: int, units: tuple[str, ...]) -> str:
+def percent(share: float) -> str:
+    """``33.3%`` of a part from 0 to 1; ``-`` of none."""
+    return f"{share:.1%}" if share else "-"
+
+
+def _scaled(number: float, step: int, units: tuple[str, ...]) -> str:
     value = float(number)
     for unit in units[:-1]:
         if value < step:

@@ -231,6 +231,19 @@ def test_table_in_turn_has_the_backends_again_and_again(maps: MemoryMaps, clock:
     assert slots == (ids * maps.maglev_size)[: maps.maglev_size]
 
 
+def test_shares_are_those_of_the_table(maps: MemoryMaps, clock: Clock) -> None:
+    r = reconciler(maps, MemoryAttacher(), clock)
+    r.sync(desired("a", "b", "c"), whole=True)
+    slots = np.frombuffer(maps.tables[1], dtype=np.uint32).tolist()
+    ids = r.ids.backends.ids
+    assert r.shares[POOL] == {key: slots.count(ids[key]) / len(slots) for key in ids}
+    keys = tuple(BackendKey(task, VNI) for task in "abc")
+    r.sync(with_pool(desired("a", "b", "c"), Pool(POOL, keys, keys[:2], in_turn=True)), whole=True)
+    assert r.shares[POOL] == {keys[0]: 0.5, keys[1]: 0.5}
+    r.sync(Desired(), whole=True)
+    assert not r.shares
+
+
 @pytest.mark.parametrize("in_turn", [True, False])
 def test_table_holds_only_the_preferred(maps: MemoryMaps, clock: Clock, in_turn: bool) -> None:
     keys = tuple(BackendKey(task, VNI) for task in "abc")

@@ -214,7 +214,7 @@ def test_the_command_exits_with_the_verdict(
     assert CliRunner().invoke(app, ["check"]).exit_code == code
     result = CliRunner().invoke(app, ["check", "-o", "json"])
     assert result.exit_code == code
-    verdicts = json.loads(result.stdout)
+    verdicts = json.loads(result.stdout)["checks"]
     assert verdicts[0]["subject"] == "privileges"
     assert verdicts[0]["level"] == ("failure" if code else "ok")
 

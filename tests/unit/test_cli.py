@@ -2,155 +2,40 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import socketserver
 import subprocess
 import sys
-import tempfile
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
-from typer.testing import CliRunner
+from fake_agent import FLOWS, STATUS, FakeAgent, a_place, a_service, an_agent, invoke, says
 
 import ebpfmesh
 from ebpfmesh.cli import logs, text
 from ebpfmesh.cli import run as running
-from ebpfmesh.cli.app import app
 from ebpfmesh.cli.report import summary
 from ebpfmesh.config import Config, option, settings
 from ebpfmesh.status import (
     STATUS_VERSION,
-    BackendStatus,
-    DatapathStatus,
     FlowStatus,
-    FrontendStatus,
-    HubStatus,
-    MapStatus,
     NicStatus,
-    NodeStatus,
-    NoteStatus,
     PolicyStatus,
     ServiceStatus,
     Status,
-    Traffic,
 )
-
-TRAFFIC = Traffic(1200, 1100, 123456, 2345678, 42)
-PORT = FrontendStatus("tcp:8080", "port", 80, TRAFFIC, Traffic(connections=17))
-VIP = FrontendStatus("10.0.1.2", "vip", 0, TRAFFIC, Traffic())
-BACKENDS = (
-    BackendStatus("a" * 25, "10.0.0.5", "node1", True, "ready", TRAFFIC),
-    BackendStatus("b" * 25, "10.0.0.6", "node2", False, "draining", Traffic()),
-)
-
-
-def a_service(name: str, network: str, **changes: Any) -> ServiceStatus:
-    service = ServiceStatus(
-        id="id-of-" + name,
-        name=name,
-        network=network,
-        vni=4097,
-        mode="vip",
-        state="ok",
-        ready=2,
-        total=2,
-        flows=3,
-        frontends=(VIP,),
-        backends=BACKENDS,
-    )
-    return msgspec.structs.replace(service, **changes)
-
-
-STATUS = Status(
-    version=STATUS_VERSION,
-    problems=(),
-    node=NodeStatus("n1", "node1", "192.0.2.11", 7265.0, "0.1.0", "20.10.24"),
-    datapath=DatapathStatus("eth0", "native", "tunnel", 9, 16381, 1, 15461121),
-    hub=HubStatus("hub", True, "192.0.2.11", 61.0, 99, 0.4),
-    maps=(MapStatus("flows", 26214, 262144),),
-    services=(
-        a_service("echo", "demo"),
-        a_service("echo", "ingress", frontends=(PORT,), state="degraded", ready=1),
-        a_service("named", "demo", mode="dnsrr", state="dnsrr", frontends=(), backends=()),
-        a_service("web-a", "demo"),
-        a_service("web-b", "demo"),
-    ),
-    drops={"no_backend": 2, "too_big": 0},
-    handbacks={},
-    notes=(NoteStatus("warning", "echo", "a task has no docker_gwbridge endpoint"),),
-    syncs=3,
-    sync_errors=0,
-)
-FLOWS = [
-    FlowStatus("tcp", "192.0.2.100:40000", "192.0.2.11:8080", "172.18.0.3:80", *names, 0.2)
-    for names in (("echo", "ingress", "open"), ("web-a", "demo", "closed"))
-]
-
-
-class FakeAgent(socketserver.ThreadingUnixStreamServer):
-    """Serves what `answers` holds; anything else is an error of its own."""
-
-    daemon_threads = True
-    answers: dict[str, bytes]
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: FakeAgent
-
-    def do_GET(self) -> None:
-        body = self.server.answers.get(self.path)
-        self.send_response(200 if body is not None else 500)
-        self.send_header("Content-Length", str(len(body or b"")))
-        self.end_headers()
-        self.wfile.write(body or b"")
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        pass
-
-    def address_string(self) -> str:
-        return "unix"
 
 
 @pytest.fixture
 def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A socket's path has to be short; nothing of the machine's settings may come in."""
-    for name in [name for name in os.environ if name.startswith("EBPFMESH_")]:
-        monkeypatch.delenv(name)
-    directory = Path(tempfile.mkdtemp(prefix="ebpfmesh-"))
-    monkeypatch.setenv("EBPFMESH_SOCKET", str(directory / "agent.sock"))
-    yield directory / "agent.sock"
-    shutil.rmtree(directory)
+    yield from a_place(monkeypatch)
 
 
 @pytest.fixture
 def agent(place: Path) -> Iterator[FakeAgent]:
-    server = FakeAgent(str(place), _Handler)
-    server.answers = {
-        "/status": msgspec.json.encode(STATUS),
-        "/flows": msgspec.json.encode(FLOWS),
-        "/healthz": b"ok\n",
-    }
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def says(agent: FakeAgent, **changes: Any) -> None:
-    agent.answers["/status"] = msgspec.json.encode(msgspec.structs.replace(STATUS, **changes))
-
-
-def invoke(*arguments: str) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, arguments)
-    return result.exit_code, result.stdout, result.stderr
+    yield from an_agent(place)
 
 
 # --- status -----------------------------------------------------------------------------------
@@ -278,6 +163,17 @@ def test_watching_goes_on_until_it_is_interrupted(agent: FakeAgent) -> None:
         assert process.returncode == 0
 
 
+T = TypeVar("T")
+
+
+def listed(out: str, name: str, kind: type[T]) -> T:
+    """The list that a command prints for programs, which says of which version it is."""
+    told = json.loads(out)
+    assert told.keys() == {"version", name}
+    assert told["version"] == STATUS_VERSION
+    return msgspec.convert(told[name], kind)
+
+
 # --- services and flows -------------------------------------------------------------------------
 
 
@@ -288,7 +184,7 @@ def test_services_are_listed(agent: FakeAgent) -> None:
     assert rows[0] == ["SERVICE", "NETWORK", "MODE", "FRONTENDS", "BACKENDS", "FLOWS", "STATE"]
     assert ["echo", "ingress", "vip", "tcp:8080", "1/2", "3", "degraded"] in rows
     _, out, _ = invoke("service", "ls", "-o", "json")
-    assert msgspec.json.decode(out, type=tuple[ServiceStatus, ...]) == STATUS.services
+    assert listed(out, "services", tuple[ServiceStatus, ...]) == STATUS.services
 
 
 def test_a_service_is_shown_on_all_its_networks(agent: FakeAgent) -> None:
@@ -298,9 +194,12 @@ def test_a_service_is_shown_on_all_its_networks(agent: FakeAgent) -> None:
     assert "ingress (VNI 4097)" in out
     assert "node1 (here)" in out
     task = next(line.split() for line in out.splitlines() if "b" * 25 in line)
-    assert task[1:4] == ["10.0.0.6", "node2", "draining"]
+    assert task[1:5] == ["10.0.0.6", "node2", "draining", "-"]
+    task = next(line.split() for line in out.splitlines() if "a" * 25 in line)
+    assert task[1:6] == ["10.0.0.5", "node1", "(here)", "ready", "66.7%"]
     _, out, _ = invoke("service", "inspect", "id-of-ec", "-o", "json")
-    assert [one["network"] for one in json.loads(out)] == ["demo", "ingress"]
+    shown = listed(out, "services", tuple[ServiceStatus, ...])
+    assert [one.network for one in shown] == ["demo", "ingress"]
 
 
 @pytest.mark.parametrize(
@@ -347,7 +246,7 @@ def test_flows_are_listed(agent: FakeAgent) -> None:
     assert len(out.splitlines()) == 3
     assert "192.0.2.100:40000" in out
     _, out, _ = invoke("flow", "ls", "--service", "web-a", "-o", "json")
-    assert msgspec.json.decode(out, type=list[FlowStatus]) == FLOWS[1:]
+    assert listed(out, "flows", list[FlowStatus]) == FLOWS[1:]
     assert invoke("flow", "ls", "--service", "nope")[0] == 1
 
 

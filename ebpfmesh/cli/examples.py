@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stands under the help of each command: how people call it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+EXAMPLES: Mapping[str, tuple[str, ...]] = {
+    "agent": ("ebpfmesh agent", "ebpfmesh agent --xdp generic --log-level debug"),
+    "status": (
+        "ebpfmesh status",
+        "ebpfmesh status -w --interval 2",
+        "ebpfmesh status -o json | jq .problems",
+    ),
+    "top": (
+        "ebpfmesh top",
+        "ebpfmesh top --backends --sort bytes",
+        "ebpfmesh top -n 1 -o json | jq '.services[0].rate'",
+    ),
+    "service ls": ("ebpfmesh service ls", "ebpfmesh service ls -o json | jq '.services[].name'"),
+    "service inspect": (
+        "ebpfmesh service inspect web",
+        "ebpfmesh service inspect web -o json | jq '.services[].backends[].share'",
+    ),
+    "flow ls": ("ebpfmesh flow ls", "ebpfmesh flow ls --service web"),
+    "check": ("ebpfmesh check", "ebpfmesh check -o json | jq '.checks[].level'"),
+    "detach": ("ebpfmesh detach", "ebpfmesh detach --drain 5m"),
+    "demo": ("ebpfmesh demo",),
+}
+"""Command -> lines for a shell."""
+
+
+def below(command: str) -> str:
+    """Return the end of the command's help; a backspace keeps its lines as they are."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in EXAMPLES[command])
