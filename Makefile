@@ -94,6 +94,10 @@ BENCH := PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m bench
 bench-maglev: need-root $(BENCH_STAMP) ## Lookup tables: time to build, balance, what moves (root)
 	$(BENCH).maglev $(ARGS)
 
+.PHONY: bench-programs
+bench-programs: need-root $(BENCH_STAMP) ## Nanoseconds per packet of each program (root)
+	$(BENCH).programs $(ARGS)
+
 .PHONY: need-root
 need-root:
 	@test "$$(id -u)" = 0 || { echo "this needs root: sudo make $(MAKECMDGOALS)" >&2; exit 1; }

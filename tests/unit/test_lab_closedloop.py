@@ -16,7 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from lab.loops import Failure, Report, Running
+
+from tests.lab.loops import Failure, Report, Running
 
 TESTS = Path(__file__).parents[1]
 LINGER_0 = struct.pack("ii", 1, 0)
