@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 
 import ebpfmesh
+from ebpfmesh.agent.explain import Surroundings, explain
 from ebpfmesh.agent.flowlist import list_flows
 from ebpfmesh.agent.hubrole import HubRole
 from ebpfmesh.agent.keeper import Keeper
@@ -13,7 +14,9 @@ from ebpfmesh.agent.report import MapReader
 from ebpfmesh.agent.worker import Worker
 from ebpfmesh.config import Config
 from ebpfmesh.datapath.datapath import Datapath
+from ebpfmesh.datapath.lookup import Lookup
 from ebpfmesh.desired import notes
+from ebpfmesh.explanation import Explanation, Question
 from ebpfmesh.hub.client import HubClient
 from ebpfmesh.metrics import render
 from ebpfmesh.status import (
@@ -63,9 +66,26 @@ class Answers:
         names = self._reader().names()
         return await self._worker(list_flows, self._datapath.module, names)
 
+    async def explain(self, asked: Question) -> Explanation:
+        """Which backend a packet would get here, and why."""
+        return await self._worker(self._explain, asked)
+
     async def metrics(self) -> bytes:
         """The Prometheus exposition."""
         return render(await self.status(), self._keeper.timer)
+
+    def _explain(self, asked: Question) -> Explanation:
+        mesh, config = self._keeper.mesh, self._config
+        around = Surroundings(
+            vtep=self._info.node_addr,
+            return_mode=config.return_mode,
+            udp_timeout_s=config.udp_timeout_s,
+            mode=self._datapath.maps.run_settings().mode,
+            services={service.id: service.name for service in mesh.services.values()},
+            networks={network.vni: network.name for network in mesh.networks.values()},
+            nodes={node.vtep: node.hostname for node in mesh.nodes.values() if node.vtep},
+        )
+        return explain(asked, Lookup(self._datapath.module), around)
 
     def _reader(self) -> MapReader:
         keeper = self._keeper

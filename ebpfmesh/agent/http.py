@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from ebpfmesh.agent.answers import Answers
+from ebpfmesh.explanation import BadQuestion, question
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -37,7 +38,19 @@ def _admin(agent: Answers) -> list[web.RouteDef]:
     async def flows(_: web.Request) -> web.StreamResponse:
         return _json(await agent.flows())
 
-    return [web.get("/status", status), web.get("/flows", flows)]
+    async def explain(request: web.Request) -> web.StreamResponse:
+        given = [request.query.get(name, "") for name in ("client", "frontend", "network")]
+        try:
+            asked = question(*given)
+        except BadQuestion as error:
+            raise web.HTTPBadRequest(text=f"{error}\n") from error
+        return _json(await agent.explain(asked))
+
+    return [
+        web.get("/status", status),
+        web.get("/flows", flows),
+        web.get("/explain", explain),
+    ]
 
 
 def _metrics(agent: Answers) -> list[web.RouteDef]:

@@ -7,11 +7,13 @@ import http.client
 import os
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlencode
 
 import msgspec
 
 from ebpfmesh import unix_http
 from ebpfmesh.config import load, settings
+from ebpfmesh.explanation import Explanation, Question
 from ebpfmesh.status import STATUS_VERSION, FlowStatus, Status
 
 T = TypeVar("T")
@@ -39,6 +41,16 @@ def fetch_status(path: Path) -> Status:
 def fetch_flows(path: Path) -> list[FlowStatus]:
     """The flows that the agent's node translates."""
     return _decode(get(path, "/flows"), list[FlowStatus])
+
+
+def fetch_explanation(path: Path, asked: Question) -> Explanation:
+    """Which backend a packet would get on the agent's node, and why."""
+    query = {
+        "client": asked.client_text,
+        "frontend": asked.frontend_text,
+        "network": asked.network,
+    }
+    return _decode(get(path, f"/explain?{urlencode(query)}"), Explanation)
 
 
 def answers(path: Path) -> bool:

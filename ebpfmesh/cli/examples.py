@@ -23,6 +23,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "ebpfmesh service inspect web -o json | jq '.services[].backends[].share'",
     ),
     "flow ls": ("ebpfmesh flow ls", "ebpfmesh flow ls --service web"),
+    "explain": (
+        "ebpfmesh explain 192.0.2.100:5000 192.0.2.11:8080/tcp",
+        "ebpfmesh explain 10.0.1.7:40000 '->' 10.0.1.2:80 --network shop",
+        "ebpfmesh explain 192.0.2.100 192.0.2.11:8080 -o json | jq '.backends[].share'",
+    ),
     "check": ("ebpfmesh check", "ebpfmesh check -o json | jq '.checks[].level'"),
     "detach": ("ebpfmesh detach", "ebpfmesh detach --drain 5m"),
     "demo": ("ebpfmesh demo",),

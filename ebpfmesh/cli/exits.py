@@ -11,6 +11,7 @@ import typer
 
 from ebpfmesh.cli.client import AgentError, NoAgent
 from ebpfmesh.config import ConfigError
+from ebpfmesh.explanation import BadQuestion
 
 FAILED = 1
 DEGRADED = 1
@@ -30,7 +31,7 @@ def errors_for_people() -> Iterator[None]:
     """Turn what is expected to go wrong into a line and an exit code."""
     try:
         yield
-    except ConfigError as error:
+    except (ConfigError, BadQuestion) as error:
         fail(error, USAGE)
     except NoAgent as error:
         fail(error, NO_AGENT)

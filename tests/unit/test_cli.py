@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import msgspec
 import pytest
-from fake_agent import FLOWS, STATUS, FakeAgent, a_place, a_service, an_agent, invoke, says
 
 import ebpfmesh
 from ebpfmesh.cli import logs, text
@@ -25,6 +24,16 @@ from ebpfmesh.status import (
     PolicyStatus,
     ServiceStatus,
     Status,
+)
+from tests.unit.fake_agent import (
+    FLOWS,
+    STATUS,
+    FakeAgent,
+    a_place,
+    a_service,
+    an_agent,
+    invoke,
+    says,
 )
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import typer
-from fake_agent import FakeAgent, a_place, a_service, an_agent, invoke, says
 
 from ebpfmesh.cli.app import app
 from ebpfmesh.cli.examples import EXAMPLES
+from tests.unit.fake_agent import FakeAgent, a_place, a_service, an_agent, invoke, says
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from fake_agent import STATUS, FakeAgent, a_place, an_agent, invoke
 
 from ebpfmesh.cli import top
 from ebpfmesh.cli.options import Output
 from ebpfmesh.rates import BackendRates, Rate, Rates, ServiceRates
 from ebpfmesh.status import STATUS_VERSION
+from tests.unit.fake_agent import STATUS, FakeAgent, a_place, an_agent, invoke
 
 EVIL = "e\x1b[2Jvil\x07\u202e\x9b[red]x[/red]"
 RATES = Rates(

@@ -4,10 +4,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from fake_agent import STATUS, VIP, a_service
 
 from ebpfmesh.rates import Order, Rate, Rates, between, ordered
 from ebpfmesh.status import FrontendStatus, ServiceStatus, Status, Traffic
+from tests.unit.fake_agent import STATUS, VIP, a_service
 
 ZERO = Traffic()
 
