@@ -200,6 +200,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[float, Meta(ge=1, le=3600)],
         Meta(description="Seconds between full looks at dockerd, maps and links."),
     ] = 30.0
+    ready_timeout_s: Annotated[
+        Annotated[float, Meta(ge=0, le=3600)],
+        Meta(
+            description="Seconds after its start from which a task without a health check counts "
+            "as ready though nothing listens in it; 0: as soon as it is started."
+        ),
+    ] = 10.0
     task_poll_interval_s: Annotated[
         Annotated[float, Meta(ge=0.1, le=60)],
         Meta(description="Seconds between a manager's looks at the tasks."),

@@ -16,6 +16,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from enum import StrEnum
 
+from msgspec.structs import replace
+
 from ebpfmesh.labels import ALLOW, Policy, problems, read, without_effect
 from ebpfmesh.model import (
     Backend,
@@ -61,8 +63,8 @@ def desired_state(mesh: MeshState, local: LocalView, *, whole: bool = True) -> D
     """Say what the maps of this node shall hold.
 
     `whole` tells that `local` lists every container of this node: only then is a task of this node
-    without a container gone. Tasks that are draining, gone, or on a node that is down are among the
-    backends, so that their flows are known, but not in `Pool.ready`.
+    without a container gone. Tasks that are starting, draining, gone, or on a node that is down are
+    among the backends, so that their flows are known, but not in `Pool.ready`.
     """
     return _Assembly(mesh, local, whole).run()
 
@@ -162,14 +164,25 @@ class _Assembly:
         policy = read(service.labels).policy
         ready: list[BackendKey] = []
         mine: list[BackendKey] = []
+        starting: list[BackendKey] = []
+        well: list[BackendKey] = []
         for task in self.tasks.get(service.id, ()):
             if address := task.addresses.get(network.id):
                 backend = self._backend(task, address, pool, network)
                 self.backends[backend.key] = backend
-                if self._is_ready(task, backend, network):
+                if not self._is_reached(task, backend, network):
+                    continue
+                if backend.state is BackendState.READY:
                     ready.append(backend.key)
                     mine += [backend.key] if task.node_id == self.local.node_id else []
-        self.pools[pool] = _pool(pool, policy, ready, mine)
+                elif backend.state is BackendState.STARTING:
+                    starting.append(backend.key)
+                elif backend.state is BackendState.DRAINING and self._is_well(task):
+                    well.append(backend.key)
+        spare = _spare(ready, starting, well)
+        for key in spare:
+            self.backends[key] = replace(self.backends[key], spare=True)
+        self.pools[pool] = _pool(pool, policy, ready, mine, spare)
         return pool
 
     def _backend(self, task: Task, address: str, pool: PoolKey, network: Network) -> Backend:
@@ -188,15 +201,24 @@ class _Assembly:
         return self.local.tasks.get(task.id) if task.node_id == self.local.node_id else None
 
     def _state(self, task: Task, mine: LocalTask | None) -> BackendState:
-        """Return the worse of what the Swarm and this node say."""
+        """Return the worse of what the Swarm and this node say.
+
+        Whether a task has started well, only its own node can tell.
+        """
         if mine is not None:
-            return max(task.state, mine.state)
+            starting = task.state is BackendState.STARTING
+            return mine.state if starting else max(task.state, mine.state)
         lost = self.whole and task.node_id == self.local.node_id
         return BackendState.GONE if lost else task.state
 
-    def _is_ready(self, task: Task, backend: Backend, network: Network) -> bool:
-        """Tell whether new flows can go there; from the outside they need a way, too."""
-        if backend.state is not BackendState.READY or task.node_id in self.down:
+    def _is_well(self, task: Task) -> bool:
+        """Tell whether a task that drains was not told to stop yet; its own node knows best."""
+        mine = self._mine(task)
+        return mine.state is BackendState.READY if mine is not None else task.well
+
+    def _is_reached(self, task: Task, backend: Backend, network: Network) -> bool:
+        """Tell whether its node is there, and, from the outside, whether there is a way to it."""
+        if task.node_id in self.down:
             return False
         if not network.ingress:
             return True
@@ -211,13 +233,33 @@ class _Assembly:
             self.frontends.setdefault(key, Frontend(key, FrontendKind.DIRECT))
 
 
-def _pool(key: PoolKey, policy: Policy, ready: list[BackendKey], mine: list[BackendKey]) -> Pool:
+def _spare(
+    ready: list[BackendKey], starting: list[BackendKey], well: list[BackendKey]
+) -> list[BackendKey]:
+    """Return who gets new flows though not ready: somebody only where nobody is.
+
+    Those that the Swarm has no more use for go on until one that takes their place is ready; where
+    there are none, a task that has started answers, or refuses, for itself.
+    """
+    if ready or not starting:
+        return []
+    return well or starting
+
+
+def _pool(
+    key: PoolKey,
+    policy: Policy,
+    ready: list[BackendKey],
+    mine: list[BackendKey],
+    spare: list[BackendKey],
+) -> Pool:
     """Return the pool as the policy wants it; `mine` are those of `ready` on this node."""
     return Pool(
         key,
         ready=tuple(ready),
         preferred=tuple(mine) if policy.local else (),
         in_turn=policy.scheduler is not Scheduler.MAGLEV,
+        spare=tuple(spare),
     )
 
 

@@ -22,6 +22,9 @@ AFFINITY = PREFIX + "affinity"
 SCHEDULER = PREFIX + "scheduler"
 PREFER = PREFIX + "prefer"
 ALLOW = PREFIX + "allow"
+READY = PREFIX + "ready"
+
+LISTENING, STARTED = "listening", "started"
 
 SCHEDULERS = {
     "maglev": Scheduler.MAGLEV,
@@ -35,6 +38,7 @@ ACCEPTED: Mapping[str, str] = {
     SCHEDULER: ", ".join(SCHEDULERS),
     PREFER: "local",
     ALLOW: "networks or addresses, separated by commas: 192.0.2.0/24,198.51.100.7",
+    READY: f"{LISTENING}, {STARTED}",
 }
 """Every label, and what it may be, in the words of an error."""
 
@@ -48,13 +52,15 @@ class Policy(Frozen, frozen=True):
     """What the labels of a service ask for.
 
     `allow` is None without the label; else the networks (of IPv4 and IPv6, host bits zero) whose
-    clients may ask its published ports.
+    clients may ask its published ports. `listening`: a task without a health check is ready when it
+    listens, not as soon as it is started.
     """
 
     scheduler: Scheduler = Scheduler.MAGLEV
     affinity: bool = False
     local: bool = False
     allow: frozenset[str] | None = None
+    listening: bool = True
 
 
 class Refused(Frozen, frozen=True):
@@ -92,6 +98,7 @@ def in_words(policy: Policy) -> PolicyStatus:
         affinity=ACCEPTED[AFFINITY] if policy.affinity else "",
         prefer=ACCEPTED[PREFER] if policy.local else "",
         allow=None if policy.allow is None else tuple(sorted(policy.allow)),
+        ready=LISTENING if policy.listening else STARTED,
     )
 
 
@@ -150,6 +157,13 @@ def _read_prefer(value: str, refused: list[Refused]) -> Fields:
     return {}
 
 
+def _read_ready(value: str, refused: list[Refused]) -> Fields:
+    if value in {LISTENING, STARTED}:
+        return {"listening": value == LISTENING}
+    refused.append(_wrong(READY, value, "listening is used"))
+    return {}
+
+
 def _read_allow(value: str, refused: list[Refused]) -> Fields:
     good = set()
     bad = []
@@ -180,6 +194,7 @@ _READERS: Mapping[str, Reader] = {
     SCHEDULER: _read_scheduler,
     PREFER: _read_prefer,
     ALLOW: _read_allow,
+    READY: _read_ready,
 }
 
 

@@ -22,7 +22,7 @@ READY = BackendState.READY.name.lower()
 UNREACHABLE = "unreachable"
 """The state of a task that runs, but on a node that is down or has no way to it."""
 
-_STATES = (READY, BackendState.DRAINING.name.lower(), BackendState.GONE.name.lower())
+_STATES = tuple(state.name.lower() for state in BackendState)
 _UNPROGRAMMED = ("dnsrr", "elsewhere")
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 

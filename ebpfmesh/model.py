@@ -29,11 +29,16 @@ class EndpointMode(StrEnum):
 
 
 class BackendState(IntEnum):
-    """`READY` gets new flows, `DRAINING` keeps its flows, `GONE` has none left to keep."""
+    """The worse, the higher: of two words on a task the higher one counts.
+
+    `READY` gets new flows. `STARTING` runs, but nothing shows yet that it answers. `DRAINING` keeps
+    its flows and gets no new ones. `GONE` has none left to keep. The maps have values of their own.
+    """
 
     READY = 1
-    DRAINING = 2
-    GONE = 3
+    STARTING = 2
+    DRAINING = 3
+    GONE = 4
 
 
 class Scheduler(IntEnum):
@@ -93,13 +98,18 @@ class Service(Frozen, frozen=True):
 
 
 class Task(Frozen, frozen=True):
-    """A task that runs or drains; `addresses` maps network id to its address there."""
+    """A task that runs or drains; `addresses` maps network id to its address there.
+
+    `well`: it drains because the Swarm has no more use for it, but its node says that it answers as
+    before: nobody has told it to stop yet.
+    """
 
     id: str
     service_id: str
     node_id: str
     state: BackendState
     addresses: dict[str, str] = {}
+    well: bool = False
 
 
 class MeshState(Frozen, frozen=True):
@@ -244,7 +254,10 @@ class Frontend(Frozen, frozen=True):
 
 
 class Backend(Frozen, frozen=True):
-    """`gateway` is set for a task of this node that is reached through docker_gwbridge."""
+    """`gateway` is set for a task of this node that is reached through docker_gwbridge.
+
+    `spare`: it is not ready, but gets new flows, because nobody is (`Pool.spare`).
+    """
 
     key: BackendKey
     pool: PoolKey
@@ -253,24 +266,27 @@ class Backend(Frozen, frozen=True):
     vtep: str
     state: BackendState
     gateway: Gateway | None = None
+    spare: bool = False
 
 
 class Pool(Frozen, frozen=True):
     """`ready` lists backends that can get new flows, sorted: one order on every node.
 
-    `preferred` lists those of them that alone get some on this node, if not all do. The table has
-    the backends `in_turn` for a scheduler that counts them, and is a Maglev table otherwise.
+    `preferred` lists those of them that alone get some on this node, if not all do; `spare` those
+    that get them where nobody is ready. The table has the backends `in_turn` for a scheduler that
+    counts them, and is a Maglev table otherwise.
     """
 
     key: PoolKey
     ready: tuple[BackendKey, ...] = ()
     preferred: tuple[BackendKey, ...] = ()
     in_turn: bool = False
+    spare: tuple[BackendKey, ...] = ()
 
     @property
     def chosen(self) -> tuple[BackendKey, ...]:
         """Who gets new flows on this node, sorted."""
-        return self.preferred or self.ready
+        return self.preferred or self.ready or self.spare
 
 
 class Desired(Frozen, frozen=True):

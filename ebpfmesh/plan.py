@@ -65,9 +65,9 @@ class PutBackend(Frozen, frozen=True, tag=True):
 
 
 class PutTable(Frozen, frozen=True, tag=True):
-    """Swap the pool's table; its input is `preferred`, or `ready` if there are none.
+    """Swap the pool's table; its input is `Pool.chosen`.
 
-    With nobody ready there must be no table: the programs then refuse new flows. `in_turn`: the
+    With nobody chosen there must be no table: the programs then refuse new flows. `in_turn`: the
     backends in order, again and again; otherwise a Maglev table, in the order of its indexes.
     """
 
@@ -75,11 +75,12 @@ class PutTable(Frozen, frozen=True, tag=True):
     ready: tuple[BackendKey, ...]
     preferred: tuple[BackendKey, ...] = ()
     in_turn: bool = False
+    spare: tuple[BackendKey, ...] = ()
 
     @property
     def pool(self) -> Pool:
         """The pool as it is afterwards."""
-        return Pool(self.key, self.ready, self.preferred, self.in_turn)
+        return Pool(self.key, self.ready, self.preferred, self.in_turn, self.spare)
 
 
 class PutPool(Frozen, frozen=True, tag=True):
@@ -289,7 +290,7 @@ def _not_shrunk(pool: Pool, before: Pool | None, certain: Set[BackendKey]) -> Po
         return pool
     ready = {*pool.ready, *(key for key in before.ready if key not in certain)}
     preferred = {*pool.preferred, *(key for key in before.preferred if key not in certain)}
-    return Pool(pool.key, tuple(sorted(ready)), tuple(sorted(preferred)), pool.in_turn)
+    return Pool(pool.key, tuple(sorted(ready)), tuple(sorted(preferred)), pool.in_turn, pool.spare)
 
 
 def _puts(desired: Desired, actual: Actual) -> Iterator[Operation]:
@@ -297,7 +298,7 @@ def _puts(desired: Desired, actual: Actual) -> Iterator[Operation]:
     yield from map(PutBackend, _changed(desired.backends, actual.backends))
     for key, pool in sorted(desired.pools.items()):
         if key not in actual.counts or actual.pools.get(key) != pool:
-            yield PutTable(key, pool.ready, pool.preferred, pool.in_turn)
+            yield PutTable(key, pool.ready, pool.preferred, pool.in_turn, pool.spare)
     for key, pool in sorted(desired.pools.items()):
         if actual.counts.get(key) != len(pool.chosen):
             yield PutPool(key, len(pool.chosen))

@@ -120,14 +120,16 @@ class PolicyStatus(Frozen, frozen=True, omit_defaults=False):
     affinity: str = ""
     prefer: str = ""
     allow: tuple[str, ...] | None = None
+    ready: str = "listening"
 
 
 class ServiceStatus(Frozen, frozen=True, omit_defaults=False):
     """A service on one network (its published ports are on the ingress network).
 
-    `state`: ok, degraded (some backends are not ready), down (none is), dnsrr, or elsewhere (no
-    container of this node is on the network, so nothing is programmed). `chosen` counts those of
-    the `ready` backends that get new flows on this node: fewer where local ones are preferred.
+    `state`: ok, degraded (some backends are not ready), down (nobody gets new flows), dnsrr, or
+    elsewhere (no container of this node is on the network, so nothing is programmed). `chosen`
+    counts those that get new flows on this node: fewer than are ready where local ones are
+    preferred, more where nobody is ready and others stand in.
     """
 
     id: str

@@ -45,7 +45,10 @@ class HubRole:
             await self.stop()
 
     async def _start(self, host: str) -> None:
-        settings = WatcherSettings(task_poll_interval_s=self._config.task_poll_interval_s)
+        settings = WatcherSettings(
+            task_poll_interval_s=self._config.task_poll_interval_s,
+            ready_timeout_s=self._config.ready_timeout_s,
+        )
         watcher = MeshWatcher(self._swarm, settings)
         server = HubServer(self._certificates, watcher.states, watcher.report, watcher.age_s)
         await server.start(host, self._config.hub_port)

@@ -11,6 +11,7 @@ import structlog
 
 from ebpfmesh.agent.ingresswatch import IngressWatch
 from ebpfmesh.agent.labelwatch import LabelWatch
+from ebpfmesh.agent.readiness import Readiness
 from ebpfmesh.agent.reconcile import Reconciler
 from ebpfmesh.agent.truth import LocalTruth
 from ebpfmesh.agent.viewer import Viewer
@@ -30,6 +31,9 @@ log = structlog.get_logger(__name__)
 _RETRY_S = 1.0
 # A burst of changes (a veth has several) is looked at once.
 _COALESCE_S = 0.005
+# How often a task that is starting is looked at; a look takes less than a millisecond.
+_STARTING_POLL_S = 0.01
+_STARTING_REST = 4  # ... and the looks take no more than a fifth of the time, however many
 
 ReportSink = Callable[[str, dict[str, BackendState]], None]
 
@@ -47,6 +51,7 @@ class Keeper:
         reconciler: Reconciler,
         worker: Worker,
         *,
+        readiness: Readiness,
         report: ReportSink,
     ) -> None:
         self.mesh = MeshState()
@@ -58,6 +63,8 @@ class Keeper:
         self._swarm = swarm
         self._viewer = viewer
         self._worker = worker
+        self._readiness = readiness
+        self._starting: dict[str, BackendState] = {}
         self._report = report
         self._trigger = asyncio.Event()
         self._containers: list[LocalContainer] = []
@@ -119,7 +126,9 @@ class Keeper:
     async def _look_and_sync(self) -> None:
         began = time.monotonic()
         mesh = self.mesh
-        local = await self._worker(self._viewer.look, self._containers, self._truth.states)
+        self._starting = await self._look_at_starting(mesh)
+        known = self._starting | self._truth.states
+        local = await self._worker(self._viewer.look, self._containers, known)
         self.local = local
         self._labels.look(mesh)
         self._ingress.look(mesh)
@@ -132,6 +141,23 @@ class Keeper:
         self.synced |= whole
         if steps:
             log.info("maps.synced", steps=steps, state=mesh.version)
+
+    async def _look_at_starting(self, mesh: MeshState) -> dict[str, BackendState]:
+        return await self._worker(self._readiness.starting, self._containers, mesh)
+
+    async def watch_starting(self) -> None:
+        """Look again as soon as one of the tasks that are starting is ready, until cancelled."""
+        took_s = 0.0
+        while True:
+            await asyncio.sleep(max(_STARTING_POLL_S, _STARTING_REST * took_s))
+            if not self._starting:
+                continue
+            began = time.monotonic()
+            found = await self._look_at_starting(self.mesh)
+            took_s = time.monotonic() - began
+            if found != self._starting:
+                self._starting = found
+                self.look_again()
 
     def _reported(self, local: LocalView) -> dict[str, BackendState]:
         """The states of this node's tasks, those that have ended included."""

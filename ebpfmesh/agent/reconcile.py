@@ -118,6 +118,11 @@ class Reconciler:
             retired=len(gone),
         )
 
+    def ready_tasks(self) -> frozenset[str]:
+        """The tasks that get new flows, as far as the maps tell."""
+        found = self.actual.backends.values()
+        return frozenset(b.key.task_id for b in found if b.state is BackendState.READY)
+
     def sync(self, desired: Desired, *, whole: bool) -> int:
         """Brings the maps to `desired`; returns how many operations that took.
 

@@ -26,6 +26,7 @@ from ebpfmesh.model import (
     FrontendKind,
     MeshState,
     Network,
+    Pool,
     PoolKey,
     Service,
 )
@@ -161,7 +162,7 @@ class MapReader:
             network=network.name,
             vni=network.vni,
             mode=str(service.mode),
-            state=_state(service, known=pool is not None, ready=ready, total=total),
+            state=_state(service, pool, ready=ready, total=total),
             ready=ready,
             total=total,
             flows=int(flows[ids].sum()) if ids else 0,
@@ -207,11 +208,11 @@ class MapReader:
         return found
 
 
-def _state(service: Service, *, known: bool, ready: int, total: int) -> str:
+def _state(service: Service, pool: Pool | None, *, ready: int, total: int) -> str:
     if service.mode is EndpointMode.DNSRR:
         return "dnsrr"
-    if not known:
+    if pool is None:
         return "elsewhere"
-    if not ready:
+    if not pool.chosen:
         return "down"
     return "ok" if ready == total else "degraded"

@@ -16,6 +16,7 @@ from ebpfmesh.agent.detach import detach_strays
 from ebpfmesh.agent.http import serve_metrics, serve_socket
 from ebpfmesh.agent.hubrole import HubRole
 from ebpfmesh.agent.keeper import Keeper
+from ebpfmesh.agent.readiness import Readiness
 from ebpfmesh.agent.reconcile import Reconciler
 from ebpfmesh.agent.recount import RECOUNT_INTERVAL_S, patience, recount
 from ebpfmesh.agent.viewer import Viewer
@@ -109,8 +110,15 @@ class Agent:
         known = await asyncio.to_thread(self._store.load, self._certificates.identity.swarm_id)
         self._hub = HubClient(self._certificates, known=known, agent=ebpfmesh.__version__)
         self._hub_role = HubRole(config, self._swarm, self._certificates)
+        readiness = Readiness(config.ready_timeout_s)
+        readiness.adopt(reconciler.ready_tasks())
         self._keeper = Keeper(
-            self._swarm, viewer, reconciler, self._worker, report=self._hub.report
+            self._swarm,
+            viewer,
+            reconciler,
+            self._worker,
+            readiness=readiness,
+            report=self._hub.report,
         )
         self._keeper.take_state(known or MeshState())
         log.info(
@@ -178,6 +186,7 @@ class Agent:
             group.create_task(self._resync_now_and_then(), name="resync")
             group.create_task(self._recount_now_and_then(), name="recount")
             group.create_task(self._keeper.run(), name="keeper")
+            group.create_task(self._keeper.watch_starting(), name="starting")
 
     # -- what it follows ------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ebpfmesh.cli.text import clean, count, percent, size, span, style_of, table
+from ebpfmesh.labels import STARTED
 from ebpfmesh.status import (
     BackendStatus,
     DatapathStatus,
@@ -195,6 +196,8 @@ def service_lines(service: ServiceStatus) -> list[Text | Table]:
 def _chosen(service: ServiceStatus) -> str:
     if service.chosen in (0, service.ready):
         return ""
+    if not service.ready:
+        return f", {service.chosen} that are not get new flows meanwhile"
     return f", from this node {service.chosen}: local ones are preferred"
 
 
@@ -203,6 +206,7 @@ def _policy(policy: PolicyStatus) -> str:
     words = [f"scheduler={policy.scheduler}"]
     words += [f"affinity={policy.affinity}"] if policy.affinity else []
     words += [f"prefer={policy.prefer}"] if policy.prefer else []
+    words += [f"ready={policy.ready}"] if policy.ready == STARTED else []
     if policy.allow is not None:
         words.append(f"allow={','.join(policy.allow) or 'nobody'}")
     return "  ".join(words)

@@ -28,6 +28,7 @@ _COLOURS = {
     "healthy": "green",
     "ready": "green",
     "degraded": "yellow",
+    "starting": "yellow",
     "draining": "yellow",
     "warning": "yellow",
     "down": "red",

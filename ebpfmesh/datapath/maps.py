@@ -240,7 +240,7 @@ class Maps:
         leaf = self._module.table("backends").Leaf()
         leaf.address, leaf.vni = address_to_int(backend.address), backend.key.vni
         leaf.vtep = address_to_int(backend.vtep or "0.0.0.0")  # noqa: S104
-        leaf.pool, leaf.state = pool_id, int(backend.state)
+        leaf.pool, leaf.state = pool_id, _state(backend)
         leaf.mac[:] = _mac_bytes(backend.mac)
         leaf.task = backend.key.task_id.encode()
         if backend.gateway:
@@ -265,7 +265,7 @@ class Maps:
     def set_backend_state(self, backend_id: int, state: BackendState) -> None:
         """Changes nothing but the state."""
         leaf = self._module.table("backends")[ctypes.c_uint32(backend_id)]
-        leaf.state = int(state)
+        leaf.state = _STATES[state]
         self._update("backends", ctypes.c_uint32(backend_id), leaf)
 
     def free_backend(self, backend_id: int) -> None:
@@ -396,6 +396,21 @@ def _flags(frontend: Frontend) -> int:
     return int(frontend.scheduler) | affinity | restricted
 
 
+# enum backend_state. The programs need to know who gets new flows and who is gone, no more: a task
+# that is starting has no flows, and gets none, like one that drains.
+_STATES = {
+    BackendState.READY: 1,
+    BackendState.STARTING: 2,
+    BackendState.DRAINING: 2,
+    BackendState.GONE: 3,
+}
+_STATE_OF = {1: BackendState.READY, 2: BackendState.DRAINING, 3: BackendState.GONE}
+
+
+def _state(backend: Backend) -> int:
+    return _STATES[BackendState.READY if backend.spare else backend.state]
+
+
 def _backend(leaf: Any, pool: PoolKey | None) -> Backend:
     gateway = None
     if leaf.gateway_ifindex:
@@ -410,7 +425,7 @@ def _backend(leaf: Any, pool: PoolKey | None) -> Backend:
         address=int_to_address(leaf.address),
         mac=_mac_text(leaf.mac),
         vtep=int_to_address(leaf.vtep) if leaf.vtep else "",
-        state=BackendState(leaf.state),
+        state=_STATE_OF[leaf.state],
         gateway=gateway,
     )
 

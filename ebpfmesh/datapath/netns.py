@@ -15,15 +15,19 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 _CLONE_NEWNET = 0x40000000
-_NETLINK_ROUTE = 0
+_NETLINK_ROUTE, _NETLINK_SOCK_DIAG = 0, 4
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _open_netlink() -> socket.socket:
+def _open_netlink(protocol: int = _NETLINK_ROUTE) -> socket.socket:
     # The kernel makes no difference between datagram and raw; asyncio wants the former.
     kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
-    return socket.socket(socket.AF_NETLINK, kind, _NETLINK_ROUTE)
+    return socket.socket(socket.AF_NETLINK, kind, protocol)
+
+
+def _open_diag() -> socket.socket:
+    return _open_netlink(_NETLINK_SOCK_DIAG)
 
 
 def _open_packet() -> socket.socket:
@@ -65,3 +69,8 @@ def netlink_socket(netns: str) -> socket.socket:
 def packet_socket(netns: str) -> socket.socket:
     """A raw packet socket that receives nothing; otherwise as `netlink_socket`."""
     return _open_in(netns, _open_packet)
+
+
+def diag_socket(netns: str) -> socket.socket:
+    """A socket that the kernel can be asked about sockets by; otherwise as `netlink_socket`."""
+    return _open_in(netns, _open_diag)

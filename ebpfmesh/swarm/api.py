@@ -231,6 +231,7 @@ class ContainerState(Doc, frozen=True):
     status: str = ""
     running: bool = False
     pid: int = 0
+    started_at: str | None = None
     health: HealthDoc | None = None
 
 

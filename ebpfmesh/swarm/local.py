@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 
 from ebpfmesh.model import BackendState
@@ -15,6 +17,9 @@ SHORT_ID = 12
 """dockerd names a gateway endpoint after the first 12 characters of an id."""
 
 DATA_PATH_PORT = 4789
+
+NO_HEALTH_CHECK = "none"
+_OF_HEALTH = {"starting": BackendState.STARTING, "unhealthy": BackendState.DRAINING}
 
 
 class Manager(msgspec.Struct, frozen=True):
@@ -52,7 +57,9 @@ class LocalContainer(msgspec.Struct, frozen=True):
     """A container of this node that is a Swarm task.
 
     `sandbox` is the path of its network namespace, `endpoints` is keyed by network id, and
-    `gateway` is its end of docker_gwbridge, if it has one.
+    `gateway` is its end of docker_gwbridge, if it has one. `started_s` is when it was started, by
+    this node's clock (seconds since 1970), 0 if dockerd does not say. `health` is ``none`` without
+    a health check.
     """
 
     id: str
@@ -62,6 +69,7 @@ class LocalContainer(msgspec.Struct, frozen=True):
     pid: int
     state: BackendState
     health: str = "none"
+    started_s: float = 0.0
     endpoints: dict[str, Endpoint] = {}
     gateway: Endpoint | None = None
 
@@ -105,7 +113,7 @@ def local_container(doc: ContainerDoc, gateways: NetworkDoc | None) -> LocalCont
     if task_id is None:
         return None
     settings = doc.network_settings
-    health = doc.state.health.status if doc.state.health else "none"
+    health = doc.state.health.status if doc.state.health else NO_HEALTH_CHECK
     return LocalContainer(
         id=doc.id,
         task_id=task_id,
@@ -113,7 +121,8 @@ def local_container(doc: ContainerDoc, gateways: NetworkDoc | None) -> LocalCont
         sandbox=settings.sandbox_key,
         pid=doc.state.pid,
         state=_state(doc.state.running, health),
-        health=health,
+        health=health or NO_HEALTH_CHECK,
+        started_s=_seconds(doc.state.started_at or ""),
         endpoints={
             end.network_id: Endpoint(end.ip_address, (end.mac_address or "").lower())
             for end in (settings.networks or {}).values()
@@ -127,7 +136,15 @@ def _state(running: bool, health: str) -> BackendState:
     """What the container's own condition allows; the Swarm may allow less."""
     if not running:
         return BackendState.GONE
-    return BackendState.READY if health in ("none", "healthy", "") else BackendState.DRAINING
+    return _OF_HEALTH.get(health, BackendState.READY)
+
+
+def _seconds(stamp: str) -> float:
+    """A time as dockerd writes it (RFC 3339, nanoseconds); 0 if it is none."""
+    try:
+        return datetime.fromisoformat(stamp).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def _gateway(doc: ContainerDoc, gateways: NetworkDoc | None) -> Endpoint | None:

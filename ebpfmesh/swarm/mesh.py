@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
+from ebpfmesh.labels import read
 from ebpfmesh.model import (
     BackendState,
     EndpointMode,
@@ -21,6 +22,7 @@ from ebpfmesh.model import (
 from ebpfmesh.swarm.api import NetworkDoc, NodeDoc, PortDoc, ServiceDoc, TaskDoc
 
 LABEL_PREFIX = "ebpfmesh."
+RUNNING = "running"
 VXLAN_IDS = "com.docker.network.driver.overlay.vxlanid_list"
 ENCRYPTED = "encrypted"
 
@@ -59,26 +61,37 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 def next_state(
-    previous: MeshState, snapshot: Snapshot, reports: Mapping[str, NodeReport]
+    previous: MeshState,
+    snapshot: Snapshot,
+    reports: Mapping[str, NodeReport],
+    fresh: Collection[str] = (),
 ) -> MeshState:
     """Give the state that follows `previous`, or `previous` itself if nothing changed."""
-    state = mesh_state(snapshot, reports, previous.version)
+    state = mesh_state(snapshot, reports, previous.version, fresh)
     if state == previous and previous.version:
         return previous
     version = max(previous.version + 1, snapshot.index << SEQUENCE_BITS)
     return msgspec.structs.replace(state, version=version)
 
 
-def mesh_state(snapshot: Snapshot, reports: Mapping[str, NodeReport], version: int) -> MeshState:
-    """Join what the API lists with what the nodes report of themselves."""
+def mesh_state(
+    snapshot: Snapshot,
+    reports: Mapping[str, NodeReport],
+    version: int,
+    fresh: Collection[str] = (),
+) -> MeshState:
+    """Join what the API lists with what the nodes report of themselves.
+
+    `fresh` names tasks that have begun to run so lately that their nodes should be heard first.
+    """
     known_networks = {n.id: n for n in map(_network, snapshot.networks) if n is not None}
     ingress = frozenset(n.id for n in known_networks.values() if n.ingress)
     known_nodes = {doc.id: _node(doc, reports.get(doc.id)) for doc in snapshot.nodes}
     down = frozenset(node.id for node in known_nodes.values() if not node.up)
     known_services = {s.id: s for s in (_service(doc, ingress) for doc in snapshot.services) if s}
-    known_tasks = {
-        t.id: t for t in (_task(doc, down, reports) for doc in snapshot.tasks) if t is not None
-    }
+    unheard = frozenset(fresh) - _ready_at_once(snapshot.tasks, known_services)
+    found = (_task(doc, down, reports, unheard) for doc in snapshot.tasks)
+    known_tasks = {t.id: t for t in found if t is not None}
     return MeshState(
         version=version,
         nodes=known_nodes,
@@ -149,32 +162,53 @@ def _port(doc: PortDoc) -> Port | None:
     return Port(protocol=protocol, published=doc.published_port, target=doc.target_port)
 
 
-def _task(doc: TaskDoc, down: frozenset[str], reports: Mapping[str, NodeReport]) -> Task | None:
+def running(tasks: Iterable[TaskDoc]) -> frozenset[str]:
+    """The ids of those that run."""
+    return frozenset(doc.id for doc in tasks if doc.status.state == RUNNING)
+
+
+def _ready_at_once(tasks: Iterable[TaskDoc], services: Mapping[str, Service]) -> frozenset[str]:
+    """The tasks of services that ask for no wait."""
+    owners = {s.id for s in services.values() if not read(s.labels).policy.listening}
+    return frozenset(doc.id for doc in tasks if doc.service_id in owners) if owners else frozenset()
+
+
+def _task(
+    doc: TaskDoc,
+    down: frozenset[str],
+    reports: Mapping[str, NodeReport],
+    unheard: Collection[str],
+) -> Task | None:
     """A task that has flows, or may get some; None for all others."""
     if doc.service_id is None or doc.node_id is None:
         return None
     state = _listed_state(doc, doc.node_id in down)
     if state is None:
         return None
-    reported = reports.get(doc.node_id, NodeReport()).tasks.get(doc.id, state)
+    reported = reports.get(doc.node_id, NodeReport()).tasks.get(doc.id)
+    if reported is None and doc.id in unheard:
+        reported = BackendState.STARTING
     return Task(
         id=doc.id,
         service_id=doc.service_id,
         node_id=doc.node_id,
-        state=max(state, reported),
+        state=max(state, reported or state),
         addresses={
             attachment.network.id: _bare(attachment.addresses[0])
             for attachment in doc.networks_attachments or []
             if attachment.addresses
         },
+        well=state is BackendState.DRAINING
+        and reported is BackendState.READY
+        and doc.node_id not in down,
     )
 
 
 def _listed_state(doc: TaskDoc, node_is_down: bool) -> BackendState | None:
     """The API's view of a task: a down node's task gets nothing new, and is then given up."""
-    if doc.status.state != "running":
+    if doc.status.state != RUNNING:
         return None
-    wanted = doc.desired_state == "running"
+    wanted = doc.desired_state == RUNNING
     if node_is_down:
         return BackendState.DRAINING if wanted else None
     return BackendState.READY if wanted else BackendState.DRAINING

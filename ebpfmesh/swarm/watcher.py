@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Collection
 from enum import IntEnum
 from typing import Protocol
 
@@ -16,7 +17,7 @@ from ebpfmesh.model import BackendState, MeshState
 from ebpfmesh.swarm.api import TaskDoc
 from ebpfmesh.swarm.errors import SwarmError
 from ebpfmesh.swarm.events import Event, Resync
-from ebpfmesh.swarm.mesh import NodeReport, Snapshot, next_state
+from ebpfmesh.swarm.mesh import NodeReport, Snapshot, next_state, running
 
 POLL_REST = 10
 """A poll is followed by a rest of this many times its own duration, so that polling never
@@ -38,13 +39,38 @@ class SnapshotSource(Protocol):
 
 
 class WatcherSettings(msgspec.Struct, frozen=True):
-    """How often to look. `full_interval_s` is the net under a lost event."""
+    """How often to look. `full_interval_s` is the net under a lost event.
+
+    A task that no node vouches for is ready `ready_timeout_s` after it was first seen to run.
+    """
 
     task_poll_interval_s: float = 0.5
     full_interval_s: float = 10.0
     min_gap_s: float = 0.02
+    ready_timeout_s: float = 10.0
     first_retry_s: float = 0.1
     longest_retry_s: float = 5.0
+
+
+class FreshTasks:
+    """When this hub has first seen each task run, by its own clock. Pure, but for the clock.
+
+    What ran before the first look is not fresh: a hub that starts takes no task out.
+    """
+
+    def __init__(self, timeout_s: float, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._timeout_s = timeout_s
+        self._now_s = now_s
+        self._until_s: dict[str, float] | None = None
+
+    def among(self, running: Collection[str]) -> frozenset[str]:
+        """Return those that have begun to run less than the timeout ago."""
+        now_s = self._now_s()
+        if self._until_s is None:
+            self._until_s = dict.fromkeys(running, now_s)
+        known, until_s = self._until_s, now_s + self._timeout_s
+        self._until_s = {task: known.get(task, until_s) for task in running}
+        return frozenset(task for task, at in self._until_s.items() if now_s < at)
 
 
 class Look(IntEnum):
@@ -67,6 +93,7 @@ class MeshWatcher:
         self._settings = settings or WatcherSettings()
         self._snapshot: Snapshot | None = None
         self._reports: dict[str, NodeReport] = {}
+        self._fresh = FreshTasks(self._settings.ready_timeout_s)
         self._wanted: Look | None = Look.ALL
         self._trigger = asyncio.Event()
         self._trigger.set()
@@ -166,7 +193,8 @@ class MeshWatcher:
         if self._snapshot is None:
             return
         self._forget_reports()
-        state = next_state(self.state, self._snapshot, self._reports)
+        fresh = self._fresh.among(running(self._snapshot.tasks))
+        state = next_state(self.state, self._snapshot, self._reports, fresh)
         if state is not self.state:
             self.states.set(state)
 

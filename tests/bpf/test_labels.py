@@ -64,7 +64,12 @@ class Agent:
         self.reconciler = Reconciler(self.node.maps, cast(Attacher, None), ids)
         self.reconciler.adopt()
 
-    def labelled(self, labels: dict[str, str], here: BackendState = BackendState.READY) -> int:
+    def labelled(
+        self,
+        labels: dict[str, str],
+        here: BackendState = BackendState.READY,
+        others: BackendState = BackendState.READY,
+    ) -> int:
         """Brings the maps in step with a Swarm whose service has these labels."""
         gateway = Gateway("172.18.0.5", docker_mac("172.18.0.5"), ifindex("gw0"))
         container = LocalTask("ta", "c", here, gateway)
@@ -74,7 +79,7 @@ class Agent:
             networks={"net0": Network("net0", "ingress", 4096, ingress=True)},
             services={"s": _service(labels)},
             tasks={
-                task: Task(task, "s", name, BackendState.READY, {"net0": address})
+                task: Task(task, "s", name, here if name == "a" else others, {"net0": address})
                 for task, (name, address) in TASKS.items()
             },
         )
@@ -201,3 +206,25 @@ def test_status_tells_the_policy(agent: Agent) -> None:
     assert (row.state, row.ready, row.total, row.chosen) == ("ok", 3, 3, 1)
     agent.labelled({})
     assert (agent.status().policy, agent.status().chosen) == (PolicyStatus(), 3)
+
+
+STARTING = BackendState.STARTING
+
+
+def test_task_that_starts_gets_connections_only_where_nobody_is_ready(agent: Agent) -> None:
+    agent.labelled({}, here=STARTING)
+    assert {agent.entered() for _ in range(50)} == {THERE, ELSEWHERE}
+    row = agent.status()
+    assert (row.state, row.ready, row.total, row.chosen) == ("degraded", 2, 3, 2)
+    agent.labelled({}, here=STARTING, others=STARTING)
+    assert {agent.entered() for _ in range(50)} == {HERE, THERE, ELSEWHERE}
+    row = agent.status()
+    assert (row.state, row.ready, row.chosen) == ("degraded", 0, 3)
+    assert [backend.state for backend in row.backends] == ["starting"] * 3
+
+
+def test_agent_that_starts_again_finds_who_was_ready(agent: Agent) -> None:
+    agent.labelled({}, here=STARTING)
+    agent.start()
+    assert agent.reconciler.ready_tasks() == {"tb", "tc"}
+    assert {agent.entered() for _ in range(50)} == {THERE, ELSEWHERE}

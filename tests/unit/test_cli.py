@@ -235,6 +235,14 @@ def test_a_service_is_shown_with_its_policy(agent: FakeAgent) -> None:
     assert "2/2 get new flows, from this node 1" in shown
 
 
+def test_who_stands_in_is_told(agent: FakeAgent) -> None:
+    policy = PolicyStatus(ready="started")
+    says(agent, services=(a_service("echo", "demo", policy=policy, ready=0, chosen=2),))
+    shown = invoke("service", "inspect", "echo")[1]
+    assert "0/2 get new flows, 2 that are not get new flows meanwhile" in shown
+    assert "ready=started" in shown
+
+
 @pytest.mark.parametrize(
     ("allow", "shown"), [(None, "scheduler=maglev\n"), ((), "scheduler=maglev  allow=nobody\n")]
 )

@@ -35,7 +35,7 @@ from ebpfmesh.model import (
     Task,
 )
 
-READY, DRAINING, GONE = BackendState.READY, BackendState.DRAINING, BackendState.GONE
+READY, STARTING, DRAINING, GONE = BackendState
 GATEWAY = Gateway("172.18.0.3", "02:42:ac:12:00:03", 7)
 INGRESS = Network("net0", "ingress", 4096, ingress=True)
 NET = Network("net1", "app", 4097)
@@ -476,3 +476,70 @@ def test_a_worker_hears_of_an_encrypted_ingress_and_says_so_once() -> None:
             watch.look(mesh)
     assert [line["event"] for line in lines] == ["ingress.not_served", "ingress.served"]
     assert "encrypted" in lines[0]["reason"]
+
+
+# --- tasks that are starting ------------------------------------------------------------
+
+
+def pools_of(*tasks: Task, local: LocalView = LOCAL) -> list[Pool]:
+    pools = desired_state(mesh_of(*tasks), local).pools
+    return [pools[ON_INGRESS], pools[ON_NET]]
+
+
+def well(number: int, node: str) -> Task:
+    """Of no more use for the Swarm, but not told to stop yet."""
+    return msgspec.structs.replace(task(number, node, DRAINING), well=True)
+
+
+def test_a_task_that_starts_gets_no_flows_while_others_are_ready() -> None:
+    for pool in pools_of(task(3, "n1"), task(4, "n2", STARTING)):
+        assert (pool.ready, pool.spare) == (on(pool.key.vni, 3), ())
+    local = local_of(container(3, STARTING))
+    for pool in pools_of(task(3, "n1"), task(4, "n2"), local=local):
+        assert (pool.ready, pool.spare) == (on(pool.key.vni, 4), ())
+
+
+def test_of_its_own_tasks_a_node_knows_best_whether_they_have_started() -> None:
+    for pool in pools_of(task(3, "n1", STARTING)):
+        assert pool.ready == on(pool.key.vni, 3)
+
+
+@pytest.mark.parametrize(
+    ("others", "spare"),
+    [
+        ((well(4, "n2"),), (4,)),
+        ((well(4, "n2"), well(3, "n1")), (3, 4)),
+        ((task(4, "n2", DRAINING),), (5,)),
+        ((task(4, "n2", GONE),), (5,)),
+        ((), (5,)),
+    ],
+)
+def test_until_the_first_is_ready_the_leaving_go_on_or_the_starting_answer_for_themselves(
+    others: tuple[Task, ...], spare: tuple[int, ...]
+) -> None:
+    desired = desired_state(mesh_of(task(5, "n2", STARTING), *others), LOCAL)
+    for vni in (4096, 4097):
+        pool = desired.pools[PoolKey("web", vni)]
+        assert (pool.ready, pool.chosen) == ((), on(vni, *spare))
+        marked = {key for key, backend in desired.backends.items() if backend.spare}
+        assert marked >= set(pool.chosen)
+    assert all(
+        b.spare == (b.key.task_id in {f"t{n}" for n in spare}) for b in desired.backends.values()
+    )
+
+
+def test_a_local_task_that_was_told_to_stop_does_not_stand_in() -> None:
+    local = local_of(container(3, DRAINING))
+    for pool in pools_of(well(3, "n1"), task(5, "n2", STARTING), local=local):
+        assert pool.chosen == on(pool.key.vni, 5)
+
+
+def test_without_a_successor_nobody_stands_in() -> None:
+    for pool in pools_of(well(3, "n1"), well(4, "n2")):
+        assert pool.chosen == ()
+
+
+def test_who_cannot_be_reached_does_not_stand_in() -> None:
+    down = {**NODES, "n2": msgspec.structs.replace(NODES["n2"], up=False)}
+    mesh = mesh_of(well(4, "n2"), task(5, "n2", STARTING), nodes=down)
+    assert desired_state(mesh, LOCAL).pools[ON_NET].chosen == ()

@@ -14,6 +14,7 @@ from ebpfmesh.labels import (
     ALLOW,
     MAX_NETWORKS,
     PREFER,
+    READY,
     SCHEDULER,
     Policy,
     in_words,
@@ -52,6 +53,8 @@ def test_no_label_no_policy() -> None:
         (SCHEDULER, "least-conn", Policy(scheduler=Scheduler.LEAST_CONN)),
         (SCHEDULER, " rr ", Policy(scheduler=Scheduler.RR)),
         (PREFER, "local", Policy(local=True)),
+        (READY, "listening", Policy()),
+        (READY, "started", Policy(listening=False)),
         (ALLOW, "192.0.2.0/24", Policy(allow=frozenset({"192.0.2.0/24"}))),
         (ALLOW, "192.0.2.7", Policy(allow=frozenset({"192.0.2.7/32"}))),
         (ALLOW, "0.0.0.0/0, ::/0", Policy(allow=frozenset({"0.0.0.0/0", "::/0"}))),
@@ -178,6 +181,7 @@ def test_policy_in_the_words_of_the_labels() -> None:
     allow = ("10.0.0.0/8", "192.0.2.1/32")
     assert in_words(policy) == PolicyStatus("maglev", "client-ip", "local", allow)
     assert in_words(read({SCHEDULER: "least-conn"}).policy).scheduler == "least-conn"
+    assert in_words(read({READY: "started"}).policy).ready == "started"
 
 
 def test_labels_that_change_nothing() -> None:

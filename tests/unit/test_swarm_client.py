@@ -199,7 +199,7 @@ async def test_local_tasks_have_their_sandbox_their_endpoints_and_their_gateway(
     ("running", "health", "state"),
     [
         (True, None, BackendState.READY),
-        (True, {"Status": "starting"}, BackendState.DRAINING),
+        (True, {"Status": "starting"}, BackendState.STARTING),
         (True, {"Status": "unhealthy"}, BackendState.DRAINING),
         (False, {"Status": "healthy"}, BackendState.GONE),
     ],

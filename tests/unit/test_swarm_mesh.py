@@ -236,3 +236,44 @@ def test_an_empty_swarm_has_a_state_of_its_own() -> None:
 def test_an_answer_of_another_shape_names_the_place() -> None:
     with pytest.raises(UnexpectedAnswer, match=r"\$\[0\]"):
         decode([{"Name": "no id"}], list[TaskDoc])
+
+
+def test_a_fresh_task_waits_for_its_nodes_word() -> None:
+    listed = snapshot(services=[WEB], tasks=[task()])
+
+    def state(fresh: set[str], reports: dict[str, NodeReport]) -> BackendState:
+        return next_state(MeshState(), listed, reports, fresh).tasks["t1"].state
+
+    silent = {"n2": NodeReport(vtep="192.0.2.12", tasks={"t0": BackendState.READY})}
+    assert state({"t1"}, {}) is BackendState.STARTING
+    assert state({"t1"}, silent) is BackendState.STARTING
+    assert state({"t1"}, {"n2": NodeReport(tasks={"t1": BackendState.READY})}) is BackendState.READY
+    assert state(set(), {}) is BackendState.READY
+    assert (
+        state(set(), {"n2": NodeReport(tasks={"t1": BackendState.STARTING})})
+        is BackendState.STARTING
+    )
+
+
+def test_nobodys_word_is_waited_for_where_started_is_enough() -> None:
+    labels = {"Name": "web", "Labels": {"ebpfmesh.ready": "started"}}
+    listed = snapshot(services=[{**WEB, "Spec": labels}], tasks=[task()])
+    assert next_state(MeshState(), listed, {}, {"t1"}).tasks["t1"].state is BackendState.READY
+
+
+@pytest.mark.parametrize(
+    ("desired", "report", "node_state", "well"),
+    [
+        ("shutdown", BackendState.READY, "ready", True),
+        ("shutdown", BackendState.DRAINING, "ready", False),
+        ("shutdown", None, "ready", False),
+        ("running", BackendState.READY, "ready", False),
+        ("running", BackendState.READY, "down", False),
+    ],
+)
+def test_a_task_that_drains_is_well_until_it_is_told_to_stop(
+    desired: str, report: BackendState | None, node_state: str, well: bool
+) -> None:
+    reports = {"n2": NodeReport(tasks={"t1": report} if report else {})}
+    nodes = [ONE, {**TWO, "Status": {"State": node_state}}]
+    assert state_of(reports, tasks=[task(desired=desired)], nodes=nodes).tasks["t1"].well is well

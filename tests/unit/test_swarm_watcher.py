@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -16,7 +17,7 @@ from ebpfmesh.swarm.errors import DockerUnavailable
 from ebpfmesh.swarm.events import Event, Kind, Resync
 from ebpfmesh.swarm.local import TASK_ID
 from ebpfmesh.swarm.mesh import Snapshot
-from ebpfmesh.swarm.watcher import Look, MeshWatcher, WatcherSettings
+from ebpfmesh.swarm.watcher import FreshTasks, Look, MeshWatcher, WatcherSettings
 
 PATIENCE_S = 20.0
 NEVER_S = 1000.0
@@ -253,3 +254,41 @@ async def test_a_slow_subscriber_gets_the_newest_state_only() -> None:
         watcher.states.set(MeshState(version=version))
     assert (await anext(changes)).version == 3
     await changes.aclose()  # type: ignore[attr-defined]
+
+
+def test_what_ran_before_the_first_look_is_not_fresh() -> None:
+    now_s = [100.0]
+    fresh = FreshTasks(10.0, lambda: now_s[0])
+    assert fresh.among({"old"}) == set()
+    assert fresh.among({"old", "new"}) == {"new"}
+    now_s[0] += 9.9
+    assert fresh.among({"old", "new", "newer"}) == {"new", "newer"}
+    now_s[0] += 0.2
+    assert fresh.among({"old", "new", "newer"}) == {"newer"}
+
+
+@pytest.mark.asyncio
+async def test_a_task_of_a_node_without_an_agent_is_ready_at_the_bound() -> None:
+    swarm = FakeSwarm()
+    settings = WatcherSettings(task_poll_interval_s=0.01, ready_timeout_s=NEVER_S)
+    async with watching(swarm, settings) as watcher:
+        await until(lambda: "a" in watcher.state.tasks)
+        swarm.listed = [running("a"), running("b", 2)]
+        await until(lambda: "b" in watcher.state.tasks)
+        assert watcher.state.tasks["a"].state is BackendState.READY
+        assert watcher.state.tasks["b"].state is BackendState.STARTING
+        watcher._fresh._now_s = lambda: time.monotonic() + NEVER_S
+        await until(lambda: watcher.state.tasks["b"].state is BackendState.READY)
+
+
+@pytest.mark.asyncio
+async def test_a_nodes_word_ends_the_wait_at_once() -> None:
+    swarm = FakeSwarm()
+    async with watching(swarm) as watcher:
+        await until(lambda: "a" in watcher.state.tasks)
+        swarm.listed = [running("a"), running("b", 2)]
+        watcher.look()
+        await until(lambda: "b" in watcher.state.tasks)
+        swarm.gate.clear()
+        watcher.report("n1", "", {"b": BackendState.READY})
+        assert watcher.state.tasks["b"].state is BackendState.READY
