@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import structlog
 
+from ebpfmesh.agent.deathwatch import DeathWatch
 from ebpfmesh.agent.ingresswatch import IngressWatch
 from ebpfmesh.agent.labelwatch import LabelWatch
 from ebpfmesh.agent.readiness import Readiness
@@ -70,6 +71,7 @@ class Keeper:
         self._containers: list[LocalContainer] = []
         self._containers_stale = True
         self._truth = LocalTruth()
+        self._deaths = DeathWatch(self.died)
         self._labels = LabelWatch()
         self._ingress = IngressWatch()
 
@@ -84,6 +86,11 @@ class Keeper:
         """dockerd has told something of a container of this node."""
         self._truth.notice(event)
         self.look_again(containers=True)
+
+    def died(self, task_id: str) -> None:
+        """The kernel has told that a task of this node has ended."""
+        if self._truth.died(task_id):
+            self.look_again()
 
     def look_again(self, *, containers: bool = False) -> None:
         """Something has changed at the node's links or, if so said, among its containers."""
@@ -119,6 +126,7 @@ class Keeper:
         self._containers_stale = False
         try:
             self._containers = await self._swarm.local_tasks()
+            self._deaths.follow(self._containers)
         except SwarmError:
             self._containers_stale = True
             raise

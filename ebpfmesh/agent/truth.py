@@ -31,6 +31,13 @@ class LocalTruth:
         self.states[task] = state
         return True
 
+    def died(self, task_id: str) -> bool:
+        """Takes that a task's process has ended; says whether that is news."""
+        if self.states.get(task_id) is BackendState.GONE:
+            return False
+        self.states[task_id] = BackendState.GONE
+        return True
+
     def forget(self, listed: Collection[str]) -> None:
         """Drops what is known of tasks that neither the Swarm nor the node lists any more."""
         for task in self.states.keys() - set(listed):

@@ -65,6 +65,15 @@ def test_no_news(told: Event) -> None:
     assert truth.states == {}
 
 
+def test_a_process_that_has_ended_is_news_once() -> None:
+    truth = LocalTruth()
+    truth.notice(event("kill", signal="15"))
+    assert truth.died(TASK)
+    assert truth.states == {TASK: BackendState.GONE}
+    assert not truth.died(TASK)
+    assert not truth.notice(event("die"))
+
+
 def test_what_nobody_lists_is_forgotten() -> None:
     truth = LocalTruth()
     truth.notice(event("die"))

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ebpfmesh.agent.deathwatch import DeathWatch
+from ebpfmesh.model import BackendState
+from ebpfmesh.swarm.local import LocalContainer
+
+CONTAINER = "c0ffee"
+
+
+class Tasks:
+    """Processes, and a /proc that says whose they are."""
+
+    def __init__(self, proc: Path) -> None:
+        self._proc = proc
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def start(self, task_id: str, *, of: str = CONTAINER) -> LocalContainer:
+        process = subprocess.Popen(["sleep", "infinity"])
+        self._running.append(process)
+        (self._proc / str(process.pid)).mkdir()
+        (self._proc / str(process.pid) / "cgroup").write_text(
+            f"0::/system.slice/docker-{of}.scope\n"
+        )
+        return LocalContainer(
+            id=CONTAINER,
+            task_id=task_id,
+            service_id="s1",
+            sandbox="",
+            pid=process.pid,
+            state=BackendState.READY,
+        )
+
+    def kill(self, number: int) -> None:
+        self._running[number].kill()
+        self._running[number].wait()
+
+    def kill_all(self) -> None:
+        for number in range(len(self._running)):
+            self.kill(number)
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Iterator[Tasks]:
+    made = Tasks(tmp_path)
+    yield made
+    made.kill_all()
+
+
+class Deaths:
+    """What has been told, in order."""
+
+    def __init__(self) -> None:
+        self.told: asyncio.Queue[str] = asyncio.Queue()
+
+    async def next(self) -> str:
+        async with asyncio.timeout(10):
+            return await self.told.get()
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_the_end_of_a_task_is_told_once(tasks: Tasks, tmp_path: Path) -> None:
+    deaths = Deaths()
+    watch = DeathWatch(deaths.told.put_nowait, tmp_path)
+    both = [tasks.start("t1"), tasks.start("t2")]
+    before = descriptors()
+    watch.follow(both)
+    watch.follow(both)
+    assert descriptors() == before + 2
+    tasks.kill(1)
+    assert await deaths.next() == "t2"
+    tasks.kill(0)
+    assert await deaths.next() == "t1"
+    watch.follow(both)  # dockerd still lists them
+    assert deaths.told.empty()
+    assert descriptors() == before
+
+
+async def test_who_is_listed_no_more_is_not_followed(tasks: Tasks, tmp_path: Path) -> None:
+    deaths = Deaths()
+    watch = DeathWatch(deaths.told.put_nowait, tmp_path)
+    gone, stays = tasks.start("t1"), tasks.start("t2")
+    watch.follow([gone, stays])
+    watch.follow([stays])
+    tasks.kill(0)
+    tasks.kill(1)
+    assert await deaths.next() == "t2"
+    assert deaths.told.empty()
+
+
+async def test_a_number_that_is_anothers_is_let_be(tasks: Tasks, tmp_path: Path) -> None:
+    deaths = Deaths()
+    watch = DeathWatch(deaths.told.put_nowait, tmp_path)
+    stranger, own = tasks.start("t1", of="another"), tasks.start("t2")
+    watch.follow([stranger, own])
+    tasks.kill(0)
+    tasks.kill(1)
+    assert await deaths.next() == "t2"
+    assert deaths.told.empty()
+    watch.close()
