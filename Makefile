@@ -73,6 +73,20 @@ fuzz: need-root $(STAMP) ## Hostile packets through every program, COUNT=1000000
 lab: need-root $(STAMP) ## Traffic through a real Swarm in network namespaces (root)
 	$(ROOT_PYTEST) tests/lab
 
+TIMES := 5
+MINUTES := 20
+
+# ONLY="update,worker" makes those that begin so.
+.PHONY: test-changes
+test-changes: need-root $(STAMP) ## Every change under load, TIMES=5; prints a table (root; slow)
+	cd tests && PYTHONDONTWRITEBYTECODE=1 ../$(BIN)/python -m lab.changes --times $(TIMES) \
+		"--only=$(ONLY)"
+
+.PHONY: test-chaos
+test-chaos: need-root $(STAMP) ## Changes at random under load, SEED=1 MINUTES=20 (root; slow)
+	cd tests && PYTHONDONTWRITEBYTECODE=1 ../$(BIN)/python -m lab.changes.chaos --seed $(SEED) \
+		--minutes $(MINUTES)
+
 # KERNEL=6.1 tests on that one only; ONLY=load loads the programs, and leaves the tests out.
 .PHONY: test-kernels
 test-kernels: need-root $(STAMP) ## The BPF tests on Debian's kernels, in QEMU (root; slow)

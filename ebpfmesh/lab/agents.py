@@ -16,7 +16,7 @@ from ebpfmesh.lab.processes import is_alive, last_lines, spawn, wait_until
 from ebpfmesh.lab.state import ProcessId
 from ebpfmesh.lab.unix_http import answers
 
-READY_TIMEOUT_S = 60
+READY_TIMEOUT_S = 180
 
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,13 +22,13 @@ from .world import World
 _AGENT_LINES = 40
 _DOCKER_LINES = 15
 _DEFAULT_RETURN_MODE = "tunnel"
-_OWN_LAB = "test_down.py"
+_OWN_LABS = ("test_down.py", "changes")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What brings up a lab of its own comes first: there is never more than one."""
-    items.sort(key=lambda item: item.path.name != _OWN_LAB)
+    items.sort(key=lambda item: {item.path.name, item.path.parent.name}.isdisjoint(_OWN_LABS))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -35,7 +36,7 @@ def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if report.failed and item.path.parent == Path(__file__).parent:
+    if report.failed and item.path.is_relative_to(Path(__file__).parent):
         report.sections.extend(_logs())
     return report
 
@@ -56,20 +57,27 @@ class Session(NamedTuple):
     agents: Agents
 
 
-@pytest.fixture(scope="session")
-def session() -> Iterator[Session]:
+@contextmanager
+def lab_up(nodes: int, managers: int = 1) -> Iterator[Lab]:
+    """Up to the end of the context, whatever ends it."""
     if os.geteuid() != 0:
         pytest.fail("these tests make namespaces and load programs: run them as root", False)
     # SIGTERM, like Ctrl-C, must not leave the lab behind.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        lab = Lab.up(nodes=3)
+        lab = Lab.up(nodes=nodes, managers=managers)
         try:
-            yield Session(lab, Agents(lab))
+            yield lab
         finally:
             lab.down()
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="session")
+def session() -> Iterator[Session]:
+    with lab_up(nodes=3) as lab:
+        yield Session(lab, Agents(lab))
 
 
 @pytest.fixture(scope="session", params=["tunnel", "dsr"])

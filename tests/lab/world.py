@@ -123,6 +123,11 @@ class World:
         self._containers.append((node, container))
         return Task(node, container, self.place(node, container), {})
 
+    def remove_container(self, task: Task) -> None:
+        """What `container` has made."""
+        self.lab.docker(task.node, "rm", "--force", task.container)
+        self._containers.remove((task.node, task.container))
+
     # --- look ---------------------------------------------------------------------------
 
     @property

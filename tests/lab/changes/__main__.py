@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make test-changes`: every change, so many times, and the table of what it cost."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ebpfmesh.lab.lab import Lab
+
+from .acts import revive
+from .rows import Result, Row, full_rows, measure
+from .scene import MANAGERS, NODES, Scene
+from .table import markdown
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--times", type=int, default=5)
+    parser.add_argument("--only", default="", help="rows whose names begin with one of these, a,b")
+    options = parser.parse_args()
+    results: list[tuple[Row, list[Result]]] = []
+    lab = Lab.up(nodes=NODES, managers=MANAGERS)
+    try:
+        scene = Scene(lab)
+        scene.build()
+        for row in full_rows():
+            if row.name.startswith(tuple(options.only.split(","))):
+                results.append((row, []))
+                for _ in range(options.times):
+                    results[-1][1].append(one(scene, row))
+    finally:
+        lab.down()
+    print(markdown(results))
+    return int(any(result.beyond for _, found in results for result in found))
+
+
+def one(scene: Scene, row: Row) -> Result:
+    result = measure(scene, row)
+    revive(scene)
+    print(result.describe(), file=sys.stderr, flush=True)
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is done to a service under load. Each returns when the change is over, with its marks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ebpfmesh.lab.errors import LabError
+from ebpfmesh.lab.lab import Lab
+from ebpfmesh.lab.plan import Place
+from ebpfmesh.lab.unix_http import get_json
+
+from ..world import INGRESS
+from .judge import Isolation, Marks
+from .scene import CHECKED, OTHER_PORT, PORTS, SERVICE, Scene
+
+Act = Callable[[Scene], Marks]
+
+UNHEALTHY = "/tmp/unhealthy"  # noqa: S108 - in a container
+
+
+def on_node(scene: Scene, node: str) -> set[str]:
+    """The tasks there, of both services."""
+    return {host for name in PORTS for host, where in scene.hosts(name).items() if where == node}
+
+
+def leaving(act: Callable[[Scene], None]) -> Act:
+    """Whoever is not there any more afterwards has left as it should."""
+
+    def marked(scene: Scene) -> Marks:
+        before = {host for name in PORTS for host in scene.hosts(name)}
+        act(scene)
+        return Marks(left=before - {host for name in PORTS for host in scene.hosts(name)})
+
+    return marked
+
+
+# --- by the Swarm -----------------------------------------------------------------------
+
+
+def roll(parallelism: int) -> Act:
+    """Every task is replaced."""
+
+    def act(scene: Scene) -> None:
+        before = scene.hosts()
+        scene.note(f"update, {parallelism} at once")
+        scene.world.update(SERVICE, "--force", f"--update-parallelism={parallelism}")
+        scene.world.wait_replaced(SERVICE, before.keys(), scene.replicas)
+        scene.settle(scene.replicas)
+
+    return leaving(act)
+
+
+def scale(*counts: int) -> Act:
+    """One after the other, and back to what there was."""
+
+    def act(scene: Scene) -> None:
+        for count in (*counts, scene.replicas):
+            scene.note(f"scale to {count}")
+            scene.world.scale(SERVICE, count)
+            scene.settle(count)
+
+    return leaving(act)
+
+
+def drain(node: str) -> Act:
+    """Its tasks go to other nodes; then it may have some again."""
+
+    def act(scene: Scene) -> None:
+        scene.note(f"drain {node}")
+        availability(scene, node, "drain")
+        scene.wait(lambda: node not in scene.hosts().values(), f"{node} is not drained")
+        scene.settle(scene.replicas)
+        scene.note(f"{node} is active")
+        availability(scene, node, "active")
+
+    return leaving(act)
+
+
+def availability(scene: Scene, node: str, value: str) -> None:
+    scene.lab.docker(scene.world.manager, "node", "update", f"--availability={value}", node)
+
+
+def publish(scene: Scene) -> Marks:
+    """Another port comes and goes; every node has it meanwhile."""
+    scene.note("publish another port")
+    scene.world.update(SERVICE, f"--publish-add={OTHER_PORT}:81")
+    scene.wait(lambda: all(_ports(scene)), "not every node has the port")
+    scene.note("unpublish it")
+    scene.world.update(SERVICE, "--publish-rm=81")
+    scene.wait(lambda: not any(_ports(scene)), "a node still has the port")
+    return Marks()
+
+
+def _ports(scene: Scene) -> list[bool]:
+    """For each node, whether it balances the other port."""
+    rows = [scene.agents.service(node.name, SERVICE, INGRESS) for node in scene.living()]
+    wanted = f"tcp:{OTHER_PORT}"
+    return [row is not None and wanted in {f.name for f in row.frontends} for row in rows]
+
+
+# --- to a task --------------------------------------------------------------------------
+
+
+def kill_task(scene: Scene) -> Marks:
+    """Its process ends at once, and nobody is told beforehand."""
+    victim = scene.world.tasks(SERVICE)[0]
+    assert victim.place.pid is not None
+    killed_s = scene.note(f"kill -9 {victim.host} on {victim.node}")
+    os.kill(victim.place.pid, signal.SIGKILL)
+    scene.world.wait_replaced(SERVICE, {victim.host}, scene.replicas)
+    scene.settle(scene.replicas)
+    return Marks(killed={victim.host: killed_s})
+
+
+def make_unhealthy(scene: Scene) -> Marks:
+    """It still answers, but it says that it is not well."""
+    sick = scene.world.tasks(CHECKED)[0]
+    scene.note(f"{sick.host} on {sick.node} is unhealthy")
+    scene.lab.docker(sick.node, "exec", sick.container, "touch", UNHEALTHY)
+    scene.world.wait_replaced(CHECKED, {sick.host}, scene.replicas)
+    scene.settle(scene.replicas, service=CHECKED)
+    return Marks(left={sick.host})
+
+
+def flap(times: int) -> Act:
+    """Tasks out of the tables and in again, without their end: each is a change on every node.
+
+    They are told to end by a signal that they do not heed, and revived by a pause of a moment.
+    """
+
+    def act(scene: Scene) -> Marks:
+        tasks = scene.world.tasks(SERVICE)
+        scene.note(f"{times} tasks out and in")
+        for number in range(times):
+            task = tasks[number % len(tasks)]
+            scene.lab.docker(task.node, "kill", "--signal=QUIT", task.container)
+            scene.lab.docker(task.node, "pause", task.container)
+            scene.lab.docker(task.node, "unpause", task.container)
+        scene.settle(scene.replicas)
+        return Marks()
+
+    return act
+
+
+# --- to an agent ------------------------------------------------------------------------
+
+
+def restart_agent(node: str) -> Act:
+    def act(scene: Scene) -> Marks:
+        scene.note(f"restart the agent of {node}")
+        scene.lab.restart_agent(node)
+        scene.settle(scene.replicas)
+        return Marks()
+
+    return act
+
+
+def kill_agent(node: str) -> Act:
+    def act(scene: Scene) -> Marks:
+        scene.note(f"kill -9 the agent of {node}")
+        scene.agents.kill_and_start(node)
+        scene.settle(scene.replicas)
+        return Marks()
+
+    return act
+
+
+# --- to a node --------------------------------------------------------------------------
+
+
+def kill_leader(scene: Scene) -> Marks:
+    """dockerd and agent of the leader die; its tasks live on, until dockerd is back."""
+    leader = leader_of(scene.lab)
+    before = on_node(scene, leader)
+    scene.note(f"kill -9 dockerd and agent of the leader, {leader}")
+    scene.lab.kill_agent(leader)
+    scene.lab.stop_docker(leader, signal.SIGKILL)
+    scene.wait(lambda: _is_led(scene), "no new leader")
+    scene.note("a new leader")
+    scene.wait(lambda: leader not in scene.hosts().values(), "its tasks are not replaced")
+    scene.settle(scene.replicas)
+    scene.note("its tasks are replaced")
+    return Marks(left=before)
+
+
+def revive(scene: Scene) -> None:
+    """Whatever runs on no node any more is started again."""
+    for node in scene.lab.nodes:
+        if node.pid is None:
+            scene.note(f"start dockerd of {node.name}")
+            scene.lab.start_docker(node.name)
+    scene.agents.start_missing()
+    scene.wait(lambda: _all_ready(scene), "not every node is ready")
+    for service in PORTS:
+        scene.settle(scene.replicas, service=service)
+
+
+def leader_of(lab: Lab) -> str:
+    return next(node.name for node in _members(lab) if node.leader)
+
+
+def _is_led(scene: Scene) -> bool:
+    """While there is no leader, nobody answers this at all."""
+    try:
+        return any(node.leader for node in _members(scene.lab))
+    except LabError:
+        return False
+
+
+def _all_ready(scene: Scene) -> bool:
+    return _is_led(scene) and all(node.ready for node in _members(scene.lab))
+
+
+class Member(NamedTuple):
+    """What the managers say of a node."""
+
+    name: str
+    leader: bool
+    ready: bool
+
+
+def _members(lab: Lab) -> list[Member]:
+    return [
+        Member(
+            node["Description"]["Hostname"],
+            bool((node.get("ManagerStatus") or {}).get("Leader")),
+            node["Status"]["State"] == "ready",
+        )
+        for node in get_json(lab.manager().docker_socket, "/nodes")
+    ]
+
+
+def cut_off(node: str, *, for_s: float = 0.0) -> Act:
+    """Its cable is out for so long, or until its tasks have been replaced; then in again."""
+
+    def act(scene: Scene) -> Marks:
+        hosts = on_node(scene, node)
+        cut_s = scene.note(f"cut {node} off")
+        _plug(scene, node, "down")
+        try:
+            if for_s:
+                time.sleep(for_s)  # how long it lasts, not a wait for anything
+            else:
+                scene.wait(lambda: node not in scene.hosts().values(), "tasks are not replaced")
+                others = [n.name for n in scene.lab.nodes if n.name != node]
+                scene.settle(scene.replicas, nodes=others)
+        finally:
+            scene.note(f"{node} is back")
+            _plug(scene, node, "up")
+        scene.wait(lambda: _all_ready(scene), f"{node} is not ready")
+        scene.settle(scene.replicas)
+        back_s = scene.note("and serves again")
+        isolation = Isolation(scene.lab.node(node).address, cut_s, back_s)
+        return Marks(cut=dict.fromkeys(hosts, cut_s), isolated=[isolation])
+
+    return act
+
+
+def _plug(scene: Scene, node: str, state: str) -> None:
+    scene.lab.run(Place.LAN, ["ip", "link", "set", node, state])

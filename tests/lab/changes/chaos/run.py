@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Does what a plan says to a service under load, and judges what came of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import takewhile
+
+import msgspec
+
+from ebpfmesh.lab.errors import LabError
+
+from ...loops import Report, describe
+from .. import acts
+from ..acts import Act
+from ..judge import Marks, inexcusable
+from ..scene import PORTS, Scene
+from .plan import Cluster, Disturbance, Kind, Step, steps
+from .watch import Watch, connections
+
+INSIDE = "node4"
+CLUSTER = Cluster(("node1", "node2", "node3", "node4"), cuttable=("node2", "node3"))
+"""The worker has the clients of the VIP: it never dies, and its cable stays in."""
+
+HELD = 60
+LEFT_BOUND_S = 1.0
+"""After this long, nobody gives new flows to a task that is not wanted any more."""
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What was wrong, if anything, and all that was done."""
+
+    seed: int
+    report: Report
+    wrong: list[str]
+    timeline: list[tuple[float, str]]
+    steps: int
+
+    def describe(self) -> str:
+        total, since_s = self.report.total, self.report.began_s
+        return "\n".join(
+            [
+                f"seed {self.seed}: {self.steps} steps, {total.ok} requests answered,"
+                f" {total.failed} not, slowest {total.slowest_s:.2f} s",
+                *(f"{at_s - since_s:7.2f} s  {what}" for at_s, what in self.timeline),
+                *(self.wrong or ["nothing was wrong"]),
+            ]
+        )
+
+
+class Chaos:
+    """One run."""
+
+    def __init__(self, scene: Scene, seed: int) -> None:
+        self._scene = scene
+        self._seed = seed
+        self._marks = Marks()
+        self._steps = 0
+
+    def run(self, for_s: float) -> Verdict:
+        """Steps that begin within this time are done to their end."""
+        scene = self._scene
+        scene.timeline.clear()
+        before = connections(scene.agents, PORTS)
+        watch = Watch(scene.lab, scene.agents, PORTS)
+        with scene.load([INSIDE], services=list(PORTS), held=HELD) as load, watch.running():
+            until_s = time.monotonic() + for_s
+            planned = steps(self._seed, CLUSTER)
+            stuck = self._do_all(takewhile(lambda _: time.monotonic() < until_s, planned))
+            report = load.stop()
+        after = connections(scene.agents, PORTS)
+        wrong = [*stuck, *self._broken(report), *late(report, watch.left_s), *watch.falls]
+        wrong += miscounted(report, after - before)
+        return Verdict(self._seed, report, wrong, list(scene.timeline), self._steps)
+
+    def _broken(self, report: Report) -> list[str]:
+        found = inexcusable(report, self._marks)
+        return [describe(found, report.began_s)] if found else []
+
+    # --- steps --------------------------------------------------------------------------
+
+    def _do_all(self, planned: Iterable[Step]) -> list[str]:
+        """What one of them waited for in vain: none follows it then."""
+        try:
+            for step in planned:
+                self._do(step)
+        except (AssertionError, LabError) as error:
+            self._scene.note("gave up")
+            return [str(error)]
+        return []
+
+    def _do(self, step: Step) -> None:
+        self._steps += 1
+        with ThreadPoolExecutor(1) as executor:
+            disturbed = executor.submit(self._disturb, step.disturbance)
+            marks = act_of(step)(self._scene)
+            disturbed.result()
+        self._marks.add(marks)
+        acts.revive(self._scene)
+        time.sleep(step.rest_s)  # part of the plan
+
+    def _disturb(self, disturbance: Disturbance | None) -> None:
+        if disturbance is not None:
+            time.sleep(disturbance.after_s)  # part of the plan
+            act_of(Step(disturbance.kind, disturbance.node))(self._scene)
+
+
+def act_of(step: Step) -> Act:
+    """What carries a step out."""
+    made: dict[Kind, Callable[[], Act]] = {
+        Kind.ROLL: lambda: acts.roll(*step.amounts),
+        Kind.SCALE: lambda: acts.scale(*step.amounts),
+        Kind.DRAIN: lambda: acts.drain(step.node),
+        Kind.PUBLISH: lambda: acts.publish,
+        Kind.KILL_TASK: lambda: acts.kill_task,
+        Kind.UNHEALTHY: lambda: acts.make_unhealthy,
+        Kind.FLAP: lambda: acts.flap(*step.amounts),
+        Kind.RESTART_AGENT: lambda: acts.restart_agent(step.node),
+        Kind.KILL_AGENT: lambda: acts.kill_agent(step.node),
+        Kind.KILL_LEADER: lambda: acts.kill_leader,
+        Kind.CUT_OFF: lambda: acts.cut_off(step.node, for_s=float(*step.amounts)),
+    }
+    return made[step.kind]()
+
+
+# --- invariants -------------------------------------------------------------------------
+
+
+def late(report: Report, left_s: dict[str, float]) -> Iterator[str]:
+    """New flows that a task got when it should not have any more."""
+    for host, since_s in left_s.items():
+        seen = report.hosts.get(host)
+        if seen is not None and seen.last_opened_s > since_s + LEFT_BOUND_S:
+            yield f"{host} got a new flow {seen.last_opened_s - since_s:.2f} s after it had left"
+
+
+def miscounted(report: Report, counted: int) -> Iterator[str]:
+    """Every flow that was answered is counted once, and one that was not at most a few times."""
+    total = report.total
+    most = total.opened + RETRIES * (total.failed + total.slow)
+    if not total.opened <= counted <= most:
+        yield f"{counted} new flows were counted, {total.opened} were opened"
+
+
+RETRIES = 4

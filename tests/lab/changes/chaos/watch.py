@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looks at Swarm and agents all the while: who is wanted until when, what counters say."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+from ebpfmesh.lab.errors import LabError
+from ebpfmesh.lab.lab import Lab
+
+from ...agents import Agents
+
+LOOK_S = 0.2
+
+
+class Watch:
+    """`left_s` says since when a task was not wanted any more; `falls` where counters fell."""
+
+    def __init__(self, lab: Lab, agents: Agents, services: Collection[str]) -> None:
+        self.left_s: dict[str, float] = {}
+        self.falls: list[str] = []
+        self._lab = lab
+        self._agents = agents
+        self._services = services
+        self._wanted: set[str] = set()
+        self._packets: dict[tuple[str, str, str], int] = {}
+        self._stop = threading.Event()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._run)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(LOOK_S):
+            self._look_at_tasks()
+            for node in self._agents.nodes:
+                self._look_at_counters(node)
+
+    def _look_at_tasks(self) -> None:
+        try:
+            tasks = [t for name in self._services for t in self._lab.task_containers(name)]
+        except LabError:
+            return  # no leader, or its dockerd has just been killed
+        now_s = time.monotonic()
+        wanted = {task.container_id[:12] for task in tasks}
+        for host in self._wanted - wanted:
+            self.left_s.setdefault(host, now_s)
+        self._wanted = wanted
+
+    def _look_at_counters(self, node: str) -> None:
+        try:
+            services = self._agents.status(node).services
+        except LabError:
+            return  # its agent has just been killed
+        for service in services:
+            for frontend in service.frontends:
+                key = (node, service.network, frontend.name)
+                packets = frontend.traffic.packets_to_backend
+                before = self._packets.get(key, 0)
+                if service.name in self._services and packets < before:
+                    self.falls.append(f"{key}: {before} packets, then {packets}")
+                self._packets[key] = packets
+
+
+def connections(agents: Agents, services: Collection[str]) -> int:
+    """New flows that all nodes have counted for these services."""
+    return sum(
+        frontend.traffic.connections
+        for node in agents.nodes
+        for row in agents.status(node).services
+        for frontend in (row.frontends if row.name in services else ())
+    )

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which failures a change may cause, and which not. Pure, no I/O.
+
+Times are of the machine's monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from ..loops import End, Failure, Report
+
+KILL_BOUND_S = 0.05
+"""After this long, nobody asks a task any more whose process was killed."""
+
+CUT_BOUND_S = 3.0
+"""After this long, nobody asks a task any more whose node was cut off."""
+
+_FRESH = frozenset({"once", "udp"})
+
+
+class Isolation(msgspec.Struct, frozen=True):
+    """A node's address that nobody reached."""
+
+    address: str
+    from_s: float
+    until_s: float
+
+
+class Marks(msgspec.Struct):
+    """What a change has done, as far as that excuses anything.
+
+    `left` holds the servers that were taken away as they should be, `killed` and `cut` those that
+    were not, and when.
+    """
+
+    left: set[str] = msgspec.field(default_factory=set)
+    killed: dict[str, float] = msgspec.field(default_factory=dict)
+    cut: dict[str, float] = msgspec.field(default_factory=dict)
+    isolated: list[Isolation] = msgspec.field(default_factory=list)
+
+    def add(self, other: Marks) -> None:
+        self.left |= other.left
+        self.killed |= other.killed
+        self.cut |= other.cut
+        self.isolated += other.isolated
+
+    @property
+    def gone(self) -> set[str]:
+        """Servers that are not there any more, one way or the other."""
+        return self.left | self.killed.keys() | self.cut.keys()
+
+
+def inexcusable(report: Report, marks: Marks) -> list[Failure]:
+    """Failures that nothing excuses, and held connections that a server that stays has closed."""
+    found = [failure for failure in report.failures if not _excused(failure, marks)]
+    return [*found, *_ended(report, marks)]
+
+
+def _excused(failure: Failure, marks: Marks) -> bool:
+    """A request in flight at its end, or asked before anybody could know."""
+    return (
+        any(_meets(failure, isolation) for isolation in marks.isolated)
+        or any(_within(failure, cut_s, CUT_BOUND_S) for cut_s in marks.cut.values())
+        or any(
+            _within(failure, killed_s, KILL_BOUND_S) and _may_concern(failure, host)
+            for host, killed_s in marks.killed.items()
+        )
+    )
+
+
+def _meets(failure: Failure, isolation: Isolation) -> bool:
+    host = failure.target.rpartition(":")[0]
+    during = isolation.from_s < failure.at_s and failure.asked_s < isolation.until_s
+    return host == isolation.address and during
+
+
+def _within(failure: Failure, began_s: float, bound_s: float) -> bool:
+    return began_s < failure.at_s and failure.asked_s < began_s + bound_s
+
+
+def _may_concern(failure: Failure, host: str) -> bool:
+    """Of a request that opens something new, the answer before does not tell where it goes."""
+    return failure.host == host or failure.stage == "connect" or failure.mode in _FRESH
+
+
+def _ended(report: Report, marks: Marks) -> Iterator[Failure]:
+    for end in report.closed:
+        if end.host not in marks.gone:
+            fields = {name: getattr(end, name) for name in End.__struct_fields__}
+            yield Failure(**fields, kind="closed", stage="held", took_s=0.0)

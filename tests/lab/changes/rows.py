@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of changes under load: what each one is, and what it may cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..loops import Failure, Report, describe
+from . import acts
+from .acts import Act
+from .judge import Marks, inexcusable
+from .scene import CHECKED, MODES, SERVICE, Scene
+
+BEFORE_S = AFTER_S = 1.0
+"""For how long requests run before a change begins and after it is over."""
+
+
+class Row(NamedTuple):
+    """A change; `inside` names the nodes where containers ask the VIP meanwhile."""
+
+    name: str
+    allowed: str
+    act: Act
+    inside: Sequence[str] = ("node2", "node4")
+    services: Sequence[str] = (SERVICE,)
+    modes: Sequence[str] = MODES
+    held: int = 0
+
+
+class Result(NamedTuple):
+    """What became of the requests during a change."""
+
+    row: Row
+    report: Report
+    marks: Marks
+    beyond: list[Failure]
+    timeline: list[tuple[float, str]]
+
+    def describe(self) -> str:
+        """For people: what was done when, and what failed."""
+        since_s = self.report.began_s
+        lines = [f"{at_s - since_s:7.2f} s  {what}" for at_s, what in self.timeline]
+        return "\n".join([self.row.name, *lines, describe(self.beyond, since_s)])
+
+
+def measure(scene: Scene, row: Row) -> Result:
+    scene.timeline.clear()
+    with scene.load(row.inside, services=row.services, modes=row.modes, held=row.held) as load:
+        time.sleep(BEFORE_S)
+        marks = row.act(scene)
+        scene.note("over")
+        time.sleep(AFTER_S)
+        report = load.stop()
+    return Result(row, report, marks, inexcusable(report, marks), list(scene.timeline))
+
+
+NONE = "none"
+NODE_NAMES = ("node1", "node2", "node3", "node4")
+LEADER = Row("leader's dockerd and agent killed", NONE, acts.kill_leader, inside=("node4",))
+CUT = Row(
+    "worker cut off",
+    "asked within 3 s, or by its own port",
+    acts.cut_off("node4"),
+    inside=("node2", "node3"),
+)
+FLAP = Row(
+    "1000 changes of tables, 500 connections held",
+    NONE,
+    acts.flap(500),
+    modes=("once", "udp"),
+    held=500,
+)
+
+
+def full_rows() -> list[Row]:
+    """All of them, as long as they take."""
+    return [
+        Row("update, one task at once", NONE, acts.roll(1)),
+        Row("update, two tasks at once", NONE, acts.roll(2)),
+        Row("scale 2, 10, 1, 6", NONE, acts.scale(2, 10, 1, 6)),
+        Row("node drained, and active again", NONE, acts.drain("node2")),
+        Row("another port published, then not", NONE, acts.publish),
+        *(Row(f"agent restarted, {node}", NONE, acts.restart_agent(node)) for node in NODE_NAMES),
+        *(Row(f"agent killed, {node}", NONE, acts.kill_agent(node)) for node in NODE_NAMES),
+        Row("task killed", "in flight there, or asked within 50 ms", acts.kill_task),
+        Row("task unhealthy", NONE, acts.make_unhealthy, services=(CHECKED,)),
+        FLAP,
+        CUT,
+        LEADER,
+    ]
+
+
+def short_rows() -> list[Row]:
+    """One of each kind."""
+    kept = ("update, two", "node drained", "another port", "agent killed, node1", "task")
+    rows = [row for row in full_rows() if row.name.startswith(kept)]
+    return [
+        *rows,
+        Row("scale 1, 6", NONE, acts.scale(1, 6)),
+        FLAP._replace(name="tables change, connections are held", act=acts.flap(15), held=100),
+        CUT._replace(name="worker cut off for a moment", act=acts.cut_off("node4", for_s=6)),
+        LEADER,
+    ]

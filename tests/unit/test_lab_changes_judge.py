@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which failures a change may cause: what is in flight at its end, what nobody could know yet."""
+
+from __future__ import annotations
+
+import pytest
+from lab.changes.judge import CUT_BOUND_S, KILL_BOUND_S, Isolation, Marks, inexcusable
+from lab.loops import End, Failure, Report
+
+AT_S = 100.0
+BEFORE, AFTER = AT_S - 0.01, AT_S + 0.01
+LATE = AT_S + KILL_BOUND_S + 0.01
+NODE4, NODE1 = "192.0.2.14:8080", "192.0.2.11:8080"
+
+
+def failure(
+    asked_s: float,
+    *,
+    took_s: float = 0.02,
+    host: str = "dead",
+    mode: str = "keep",
+    stage: str = "answer",
+    target: str = NODE1,
+) -> Failure:
+    return Failure(asked_s + took_s, mode, target, 1234, host, "reset", stage, took_s)
+
+
+def judged(*failures: Failure, marks: Marks, closed: tuple[End, ...] = ()) -> list[Failure]:
+    return inexcusable(Report(0, 200, {}, list(failures), list(closed), [], {}), marks)
+
+
+def test_nothing_is_excused_without_a_reason() -> None:
+    found = [failure(BEFORE), failure(AFTER, stage="connect")]
+    assert judged(*found, marks=Marks(left={"dead"})) == found
+
+
+KILLED = Marks(killed={"dead": AT_S})
+
+
+@pytest.mark.parametrize(
+    "excused",
+    [
+        failure(BEFORE),
+        failure(AFTER),
+        failure(AFTER, host="other", stage="connect"),
+        failure(AFTER, host="other", mode="once"),
+        failure(AFTER, host="other", mode="udp", took_s=5.0),
+    ],
+)
+def test_what_was_in_flight_at_a_killed_task(excused: Failure) -> None:
+    assert judged(excused, marks=KILLED) == []
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        failure(LATE),
+        failure(LATE, stage="connect"),
+        failure(BEFORE, took_s=0.001),  # over before it was killed
+        failure(AFTER, host="other"),  # on a connection to somebody else
+    ],
+)
+def test_what_killing_a_task_does_not_excuse(told: Failure) -> None:
+    assert judged(told, marks=KILLED) == [told]
+
+
+CUT = Marks(cut={"dead": AT_S}, isolated=[Isolation("192.0.2.14", AT_S, AT_S + 10)])
+
+
+def test_a_cut_off_node_is_not_asked_for_longer_than_the_bound() -> None:
+    late = failure(AT_S + CUT_BOUND_S + 0.1)
+    by_its_own_port = failure(AT_S + CUT_BOUND_S + 0.1, target=NODE4)
+    before = failure(AT_S - 1)
+    back = failure(AT_S + 11, target=NODE4)
+    found = judged(before, failure(AT_S + 1), late, by_its_own_port, back, marks=CUT)
+    assert found == [before, late, back]
+
+
+def test_who_stays_closes_no_held_connection() -> None:
+    ends = (End(AT_S, "hold", NODE1, 1, "stays"), End(AT_S, "hold", NODE1, 2, "left"))
+    found = judged(marks=Marks(left={"left"}), closed=ends)
+    assert [(f.host, f.kind, f.port) for f in found] == [("stays", "closed", 1)]
+
+
+def test_marks_add_up() -> None:
+    marks = Marks(left={"one"})
+    marks.add(Marks(killed={"two": 1.0}))
+    marks.add(CUT)
+    marks.add(Marks(cut={"three": 2.0}))
+    assert marks.gone == {"one", "two", "three", "dead"}
+    assert marks.isolated == CUT.isolated
