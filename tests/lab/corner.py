@@ -35,7 +35,12 @@ SERVER_SETTLES_S = 0.002
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n%s\r\n"
 LINGER_0 = struct.pack("ii", 1, 0)
 IP_MTU_DISCOVER, IP_PMTUDISC_DO, IP_MTU = 10, 2, 14
+IP_RECVERR, MSG_ERRQUEUE = 11, 0x2000
+ICMP_TIME_EXCEEDED = 11
+EXTENDED_ERROR = struct.Struct("=IBBBxIIHH4s")  # sock_extended_err, sockaddr_in: ip(7)
+TCP_REPAIR = 19  # a socket that is closed so says nothing to anybody
 IP_UDP = 28  # bytes of both headers
+MOST_HOPS = 5
 
 
 def tcp_counters() -> dict[str, int]:
@@ -120,6 +125,13 @@ class Kept:
         self._socket = udp(to) if datagrams else tcp(to)
         self._broken = ""
 
+    def vanish(self) -> None:
+        """Without a word, then again from the same port."""
+        to, (_, port) = self._socket.getpeername(), self._socket.getsockname()
+        self._socket.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+        self._socket.close()
+        self._socket = tcp(to, port)
+
     def says(self) -> str:
         if not self._broken:
             try:
@@ -130,10 +142,17 @@ class Kept:
 
 
 def keep(options: argparse.Namespace) -> dict[str, Any]:
-    """So many to each target; asks all of them now, and for each line of standard input."""
+    """So many to each target; asks all of them now, and for each line of standard input.
+
+    First those whom the line names begin again.
+    """
     kept = [Kept(to, datagrams=options.udp) for to in options.targets for _ in range(options.count)]
-    tell([one.says() for one in kept])
-    for _ in sys.stdin:
+    opened = [one.says() for one in kept]
+    tell(opened)
+    for line in sys.stdin:
+        for one, host in zip(kept, opened, strict=True):
+            if host == line.strip():
+                one.vanish()
         tell([one.says() for one in kept])
     return {}
 
@@ -234,6 +253,44 @@ def path_mtu(options: argparse.Namespace) -> dict[str, Any]:
         return {"mtu": mtu, "error": error}
 
 
+# --- hops ---------------------------------------------------------------------------------
+
+
+def hops(options: argparse.Namespace) -> dict[str, Any]:
+    """Who says "time exceeded" to each TTL, from 1 on, until there is an answer."""
+    return {
+        kind: [trace(to, question, make) for to in options.targets]
+        for kind, question, make in (
+            ("tcp", ask, socket.SOCK_STREAM),
+            ("udp", ask_udp, socket.SOCK_DGRAM),
+        )
+    }
+
+
+def trace(to: Target, question: Callable[[socket.socket], str], kind: int) -> list[str]:
+    found = []
+    for ttl in range(1, MOST_HOPS):
+        with socket.socket(socket.AF_INET, kind) as probe:
+            probe.settimeout(TIMEOUT_S)
+            probe.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+            probe.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
+            try:
+                probe.connect(to)
+                question(probe)
+            except OSError as error:
+                found.append(time_exceeded_by(probe) or name_of(error))
+            else:
+                return found
+    return found
+
+
+def time_exceeded_by(probe: socket.socket) -> str:
+    _, control, _, _ = probe.recvmsg(CHUNK, 512, MSG_ERRQUEUE)
+    (data,) = (data for level, kind, data in control if (level, kind) == (0, IP_RECVERR))
+    fields = EXTENDED_ERROR.unpack_from(data)
+    return socket.inet_ntoa(fields[-1]) if fields[2] == ICMP_TIME_EXCEEDED else ""
+
+
 # --- forged packets ---------------------------------------------------------------------
 
 
@@ -268,6 +325,7 @@ COMMANDS: dict[str, Command] = {
     "reuse": reuse,
     "path-mtu": path_mtu,
     "flood": flood,
+    "hops": hops,
 }
 
 

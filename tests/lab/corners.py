@@ -39,6 +39,13 @@ class PathMtu(msgspec.Struct, frozen=True):
     error: str
 
 
+class Hops(msgspec.Struct, frozen=True):
+    """By target, who says "time exceeded" to each TTL from 1 on; the next one arrived."""
+
+    tcp: list[list[str]]
+    udp: list[list[str]]
+
+
 class HalfClosed(msgspec.Struct, frozen=True):
     crc32: list[int]
 
@@ -51,8 +58,12 @@ class Kept:
         self.opened = self._answer()
 
     def says(self) -> list[str]:
+        return self.begun_again("")
+
+    def begun_again(self, host: str) -> list[str]:
+        """The same, after those to `host` vanished, and began again from the same ports."""
         to = _pipe(self._process.stdin)
-        to.write("again\n")
+        to.write(f"{host}\n")
         to.flush()
         return self._answer()
 
@@ -93,6 +104,9 @@ class Corners(Script):
 
     def path_mtu(self, place: Place, target: str, size: int) -> PathMtu:
         return self._run(place, PathMtu, "path-mtu", target, f"--size={size}")
+
+    def hops(self, place: Place, *targets: str) -> Hops:
+        return self._run(place, Hops, "hops", *targets)
 
     def flood(self, place: Place, target: str, count: int) -> None:
         self._run(place, dict[str, str], "flood", target, f"--count={count}")

@@ -23,8 +23,13 @@ Command = Callable[[argparse.Namespace], Mapping[str, Any]]
 
 
 def target(text: str) -> Target:
+    """Of ``192.0.2.1:80`` or ``[fd00::1]:80``."""
     host, _, port = text.rpartition(":")
-    return host, int(port)
+    return host.strip("[]"), int(port)
+
+
+def family(to: Target) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in to[0] else socket.AF_INET
 
 
 def name_of(error: Exception) -> str:

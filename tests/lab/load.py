@@ -20,6 +20,7 @@ from .frame import (
     Command,
     Target,
     allow_many_sockets,
+    family,
     name_of,
     parser,
     run,
@@ -59,7 +60,7 @@ class Connection:
     """One HTTP/1.1 connection, kept alive."""
 
     def __init__(self, to: Target, source_port: int = 0) -> None:
-        self.socket = socket.socket()
+        self.socket = socket.socket(family(to))
         self.socket.settimeout(TIMEOUT_S)
         if source_port:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -69,7 +70,7 @@ class Connection:
         except OSError:
             self.socket.close()
             raise
-        self.asked = "{}:{}".format(*self.socket.getpeername())
+        self.asked = "{}:{}".format(*self.socket.getpeername()[:2])
         self.input = self.socket.makefile("rb")
 
     def close(self) -> None:
@@ -200,7 +201,7 @@ class Pairs:
         self.to = to
         self.connected = connected
         self.size = size
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket = socket.socket(family(to), socket.SOCK_DGRAM)
         if connected:
             self.socket.connect(to)
         self.lost = self.wrong = self.bytes_out = self.bytes_in = 0
@@ -224,8 +225,8 @@ class Pairs:
                 return
         self.lost += 1
 
-    def _is_answer(self, data: bytes, sender: Target, datagram: bytes) -> bool:
-        if sender != self.to:
+    def _is_answer(self, data: bytes, sender: tuple[Any, ...], datagram: bytes) -> bool:
+        if sender[:2] != self.to:
             self.wrong += 1
             return True
         if not data.endswith(datagram):

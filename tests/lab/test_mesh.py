@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, ip_address
+
 import pytest
 
-from ebpfmesh.lab.plan import CLIENT_ADDRESS
+from ebpfmesh.lab.plan import CLIENT_ADDRESS, plan_nodes
 
 from .traffic import CLIENT, MB, Http
 from .world import Task, World, assert_shares, on
 
 REQUESTS = 1000
 PAIRS = 10_000
+SURROGATES = IPv4Network("240.0.0.0/5")
 
 
 @pytest.fixture
@@ -64,3 +67,18 @@ def test_one_source_port_through_two_nodes_at_once(world: World, vote: list[Task
     seen.assert_none_failed()
     assert seen.ok == 200 * 2 * 2
     assert seen.peer == {CLIENT_ADDRESS: seen.ok}
+
+
+def test_clients_by_ipv6(world: World, vote: list[Task]) -> None:
+    """The tasks, here and on other nodes, see an address that stands for the client's."""
+    for node in plan_nodes(3, 1):
+        target = f"[{node.address6}]:8080"
+        seen = world.load.http(CLIENT, target, count=60).assert_none_failed()
+        assert seen.host.keys() == {task.host for task in vote}
+        assert all(ip_address(peer) in SURROGATES for peer in seen.peer)
+        for connected in (False, True):
+            pairs = world.load.udp(CLIENT, target, count=200, connected=connected)
+            assert (pairs.lost, pairs.wrong) == (0, 0)
+            assert pairs.host.keys() == {task.host for task in vote}
+            assert pairs.peer.keys() == seen.peer.keys()
+        world.load.bulk(CLIENT, target, MB).assert_intact(MB)

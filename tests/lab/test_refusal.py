@@ -87,6 +87,7 @@ class Sockets(NamedTuple):
 
     tcp: list[Kept]
     udp: list[Kept]
+    again: list[Kept]
 
     def assert_only_lost(self, dead: str, survivors: set[str]) -> None:
         """Connections to the dead task are reset, its datagrams go to another; no other changes."""
@@ -97,23 +98,29 @@ class Sockets(NamedTuple):
                 assert now in survivors
                 assert before in {now, dead}
 
+    def assert_ports_are_free(self, dead: str, survivor: str) -> None:
+        """A client that has forgotten its connection to the dead task connects at once."""
+        for kept in self.again:
+            now = [survivor if host == dead else host for host in kept.opened]
+            assert kept.begun_again(dead) == now
+
 
 @pytest.fixture
 def sockets(vote: Vote) -> Iterator[Sockets]:
     ways = [(CLIENT, vote.mesh), (vote.near.place, [vote.vip]), (vote.far.place, [vote.vip])]
     with ExitStack() as stack:
-        tcp, udp = (
+        tcp, udp, again = (
             [
                 stack.enter_context(
                     vote.world.corners.kept(place, *targets, count=COUNT, udp=datagrams)
                 )
                 for place, targets in ways
             ]
-            for datagrams in (False, True)
+            for datagrams in (False, True, False)
         )
         hosts = {task.host for task in vote.world.tasks("vote")}
-        assert all(set(kept.opened) == hosts for kept in (*tcp, *udp))
-        yield Sockets(tcp, udp)
+        assert all(set(kept.opened) == hosts for kept in (*tcp, *udp, *again))
+        yield Sockets(tcp, udp, again)
 
 
 def test_a_task_that_vanishes(vote: Vote, sockets: Sockets) -> None:
@@ -126,6 +133,7 @@ def test_a_task_that_vanishes(vote: Vote, sockets: Sockets) -> None:
     vote.world.lab.docker(dead.node, "kill", dead.container)
     vote.wait_ready(1)
     sockets.assert_only_lost(dead.host, {survivor.host})
+    sockets.assert_ports_are_free(dead.host, survivor.host)
 
 
 def test_a_task_that_drains_and_ends(vote: Vote, sockets: Sockets) -> None:

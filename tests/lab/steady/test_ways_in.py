@@ -6,12 +6,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Network, ip_address
 
 import pytest
 
 from ebpfmesh.lab import images
-from ebpfmesh.lab.plan import plan_nodes
 from ebpfmesh.lab.processes import wait_until
 
 from ..station import ADDRESS, ROUTER, station_at
@@ -20,7 +18,6 @@ from .conftest import Steady
 
 NODES = ["node1", "node2", "node3"]
 ADDED = "192.0.2.50"
-SURROGATES = IPv4Network("240.0.0.0/5")
 TIMEOUT_S = 30
 
 
@@ -106,14 +103,3 @@ def test_a_nodes_own_processes_by_ipv6(steady: Steady, host: str) -> None:
             curl = ["curl", "-gsSf", "-m", "10", f"http://{host}:8080/"]
             hosts.add(json.loads(steady.world.lab.run(node, curl).stdout)["host"])
         assert hosts == steady.hosts, node
-
-
-@pytest.mark.parametrize("number", range(3))
-def test_a_client_outside_by_ipv6(steady: Steady, number: int) -> None:
-    """The tasks, here and on other nodes, see an address that stands for the client's."""
-    url = f"http://[{plan_nodes(3, 1)[number].address6}]:8080/"
-    curl = ["curl", "-6", "-gsSf", "-m", "10", url]
-    answers = [json.loads(steady.world.lab.run("client", curl).stdout) for _ in range(20)]
-    assert {answer["host"] for answer in answers} == steady.hosts
-    assert len({answer["peer"] for answer in answers}) == 1
-    assert ip_address(answers[0]["peer"]) in SURROGATES
