@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 from ebpfmesh.check.facts import Facts, Level, LinkFacts, Verdict
@@ -180,6 +181,17 @@ def _docker(facts: Facts) -> Iterator[Verdict]:
 # --- the network ------------------------------------------------------------------------
 
 
+def _interfaces(links: tuple[LinkFacts, ...], config: Config) -> Iterator[Verdict]:
+    """A link may come later, so a pattern that matches none is no failure."""
+    for pattern in config.interfaces.split(",") if config.interfaces else ():
+        if not any(fnmatchcase(link.name, pattern) for link in links):
+            yield _warning(
+                "interfaces",
+                f"no link matches {pattern!r}: no published port answers there",
+                "correct interfaces, unless that link is yet to come",
+            )
+
+
 def _network(facts: Facts, config: Config) -> Iterator[Verdict]:
     if facts.links is None:
         yield _warning("device", "links could not be looked at", "install iproute2")
@@ -193,6 +205,7 @@ def _network(facts: Facts, config: Config) -> Iterator[Verdict]:
             yield _failure("device", text, "set device to the link that carries VXLAN")
         return
     yield _ok("device", f"{device.name}, MTU {device.mtu}")
+    yield from _interfaces(facts.links, config)
     yield from _mtu(device, config)
     yield _xdp(device, config)
     yield from _filters(facts, device)

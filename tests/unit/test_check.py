@@ -138,6 +138,22 @@ def test_whether_clients_may_ask_by_ipv6() -> None:
     assert found(both, "ipv6").text == "published ports answer on 2001:db8::11"
 
 
+@pytest.mark.parametrize(
+    ("interfaces", "missing"),
+    [
+        ("", []),
+        ("eth0", []),
+        ("eth*", []),
+        ("eth0,wlan*", ["wlan*"]),
+        ("ens3,ens4", ["ens3", "ens4"]),
+    ],
+)
+def test_interfaces_that_are_not_there(interfaces: str, missing: list[str]) -> None:
+    told = [v for v in judge(GOOD, Config(interfaces=interfaces)) if v.subject == "interfaces"]
+    assert all(verdict.level is Level.WARNING for verdict in told)
+    assert [verdict.text.split("'")[1] for verdict in told] == missing
+
+
 def test_a_device_by_name() -> None:
     assert found(GOOD, "device", device="lo").text == "lo, MTU 65536"
     assert found(GOOD, "device", device="eth7").level is Level.FAILURE
