@@ -6,6 +6,7 @@
 #include "claim.h"
 #include "entry.h"
 #include "icmp_error.h"
+#include "link_mtu.h"
 #include "nat.h"
 #include "refuse.h"
 #include "send.h"
@@ -48,8 +49,7 @@ static __always_inline int deliver_flow(struct __sk_buff *skb, const struct pack
 	__u32 ifindex;
 
 	count_skb(skb, p, flow->frontend, id, TO_BACKEND);
-	if (is_tcp_syn(p) && returns_wrapped(flow->entry, flow->to.saddr) &&
-	    mss_clamp(skb, TUNNEL_MSS))
+	if (is_tcp_syn(p) && mss_clamp(skb, way_mtu(skb, flow, flow->to.saddr) - TCP_HEADERS))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
 	if (nat_route(skb, p, &flow->to))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);

@@ -6,6 +6,7 @@
 #include "mesh_nic.h"
 #include "mesh_task.h"
 #include "mesh_xdp.h"
+#include "outer_error.h"
 #include "sock.h"
 #include "sock6.h"
 #include "to_ip6.h"
@@ -48,6 +49,12 @@ int nic_from_ip6(struct __sk_buff *skb)
 int nic_to_ip6(struct __sk_buff *skb)
 {
 	return mesh_to_ip6(skb);
+}
+
+/* Handed over to, by PROGRAM_OUTER_ERROR. */
+int nic_outer_error(struct __sk_buff *skb)
+{
+	return mesh_outer_error(skb);
 }
 
 int gateway_ingress(struct __sk_buff *skb)

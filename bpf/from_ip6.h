@@ -203,20 +203,34 @@ static __always_inline int error_becomes_ip4(struct __sk_buff *skb, struct packe
 	return bpf_skb_store_bytes(skb, L3_OFFSET, &new, sizeof(new), BPF_F_RECOMPUTE_CSUM);
 }
 
+/* Whether an answer of these ports, to whom `surrogate` stands for, is one of a flow that came in
+ * here.
+ */
+static __always_inline bool is_entered6(__be32 surrogate, const __be16 ports[2], __u8 protocol)
+{
+	struct flow_key key = { .t = { .saddr = surrogate,
+				       .daddr = NODE_VTEP,
+				       .sport = ports[1],
+				       .dport = ports[0] },
+				.protocol = protocol };
+
+	return entry_find(&key);
+}
+
 /* An ICMPv6 error about an answer to an IPv6 client. All other ICMPv6 is the kernel's. */
 static __always_inline int error6(struct __sk_buff *skb, struct packet6 *p)
 {
 	struct surrogate wanted = {};
 	struct quoting6 old;
-	__be16 port;
+	__be16 ports[2];
 	__be32 address;
 	__u16 kind;
 
 	if (bpf_skb_load_bytes(skb, L4_OFFSET6, &old, sizeof(old)) ||
-	    bpf_skb_load_bytes(skb, L4_OFFSET6 + sizeof(old), &port, sizeof(port)))
+	    bpf_skb_load_bytes(skb, L4_OFFSET6 + sizeof(old), ports, sizeof(ports)))
 		return TC_ACT_UNSPEC;
 	kind = icmp_of_icmp6(old.icmp.type, old.icmp.code);
-	if (!kind || !port_frontend(port, old.ip.next_header) || !is_nodes_ip6(&p->ip.daddr) ||
+	if (!kind || !port_frontend(ports[0], old.ip.next_header) || !is_nodes_ip6(&p->ip.daddr) ||
 	    bpf_ntohs(p->ip.payload_length) + L4_OFFSET6 > skb->len ||
 	    bpf_ntohs(p->ip.payload_length) < sizeof(old) + 8)
 		return TC_ACT_UNSPEC;
@@ -224,7 +238,7 @@ static __always_inline int error6(struct __sk_buff *skb, struct packet6 *p)
 	wanted.client = old.ip.daddr;
 	wanted.node = old.ip.saddr;
 	address = surrogate_find(&wanted);
-	if (!address)
+	if (!address || !is_entered6(address, ports, old.ip.next_header))
 		return TC_ACT_UNSPEC;
 	if (error_becomes_ip4(skb, p, &old, kind, address))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
@@ -239,7 +253,7 @@ static __always_inline int mesh_ip6(struct __sk_buff *skb)
 	struct packet6 p;
 
 	if (skb->protocol != bpf_htons(ETH_P_IPV6) || skb->vlan_present ||
-	    bpf_skb_load_bytes(skb, L3_OFFSET, &p, sizeof(p)))
+	    bpf_skb_load_bytes(skb, L3_OFFSET, &p, sizeof(p)) || bpf_ntohl(p.ip.first) >> 28 != 6)
 		return TC_ACT_UNSPEC;
 	if (p.ip.next_header == IPPROTO_TCP || p.ip.next_header == IPPROTO_UDP)
 		return enter6(skb, &p);
@@ -257,17 +271,20 @@ static __always_inline int mesh_ip6(struct __sk_buff *skb)
  */
 static __always_inline int mesh_from_ip6(struct __sk_buff *skb)
 {
-	struct packet p = {};
+	struct packet p = {}, quoted = {};
 	enum reason why = parse_skb(skb, &p);
+	struct backend *backend;
 	int verdict;
 
 	p.judged = true;
-	if (why == HANDBACK_other_protocol)
-		verdict = nic_error(skb, &p);
-	else if (why)
-		verdict = leave(why, TC_ACT_SHOT);
-	else
-		verdict = nic_enter(skb, &p);
+	if (why == HANDBACK_other_protocol) {
+		backend = error_backend(skb, &p, &quoted);
+		return backend ? nic_error_on(skb, &p, &quoted, backend) :
+				 leave(DROP_backend_gone, TC_ACT_SHOT);
+	}
+	if (why)
+		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
+	verdict = nic_enter(skb, &p);
 	if (verdict != TC_ACT_UNSPEC)
 		return verdict;
 	return refuse(skb, &p) ? hand_over(skb, PROGRAM_TO_IP6) : TC_ACT_SHOT;

@@ -7,6 +7,7 @@
 #define EBPFMESH_IP_OPTIONS_H
 
 #include "checksum.h"
+#include "flow_table.h"
 #include "maps.h"
 #include "parse.h"
 
@@ -67,19 +68,53 @@ static __always_inline bool vip_strip_options(struct __sk_buff *skb, __u32 vni)
 	return frontend && frontend->kind == FRONTEND_VIP && options_strip(skb, &h);
 }
 
+/* Reads a whole header, and whose packet it is. False for a fragment, too. */
+static __always_inline bool options_read_flow(struct __sk_buff *skb, union ip_header *h,
+					      struct flow_key *key)
+{
+	if (!options_read(skb, h) || h->ip.frag_off & bpf_htons(IP_FRAGMENT) ||
+	    bpf_skb_load_bytes(skb, L3_OFFSET + h->ip.ihl * 4, &key->t.sport, 4))
+		return false;
+	key->t.saddr = h->ip.saddr;
+	key->t.daddr = h->ip.daddr;
+	key->protocol = h->ip.protocol;
+	return true;
+}
+
+static __always_inline bool asks_port(const struct flow_key *key)
+{
+	struct frontend_key where = { .port = key->t.dport, .protocol = key->protocol };
+	__be32 address = key->t.daddr;
+
+	return frontends.lookup(&where) && addresses.lookup(&address);
+}
+
 /* The same for a published port of this node. */
 static __always_inline bool port_strip_options(struct __sk_buff *skb)
 {
-	struct frontend_key key = {};
+	struct flow_key key = {};
 	union ip_header h = {};
-	__be16 ports[2];
 
-	if (!options_read(skb, &h) || h.ip.frag_off & bpf_htons(IP_FRAGMENT) ||
-	    bpf_skb_load_bytes(skb, L3_OFFSET + h.ip.ihl * 4, ports, sizeof(ports)))
-		return false;
-	key.port = ports[1];
-	key.protocol = h.ip.protocol;
-	return frontends.lookup(&key) && addresses.lookup(&h.ip.daddr) && options_strip(skb, &h);
+	return options_read_flow(skb, &h, &key) && asks_port(&key) && options_strip(skb, &h);
+}
+
+/* The same for an answer to a client of a VIP. */
+static __always_inline bool answer_strip_options(struct __sk_buff *skb, __u32 vni)
+{
+	struct flow_key key = { .vni = vni };
+	union ip_header h = {};
+
+	return options_read_flow(skb, &h, &key) && reply_find(&key) && options_strip(skb, &h);
+}
+
+/* The same for what a container sends out of its overlays: a question, or an answer. */
+static __always_inline bool task_strip_options(struct __sk_buff *skb)
+{
+	struct flow_key key = {};
+	union ip_header h = {};
+
+	return options_read_flow(skb, &h, &key) && (reply_find(&key) || asks_port(&key)) &&
+	       options_strip(skb, &h);
 }
 
 #endif

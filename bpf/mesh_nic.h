@@ -136,28 +136,42 @@ static __always_inline int nic_enter(struct __sk_buff *skb, struct packet *p)
 	return deliver_from_nic(skb, p, choice.id, 0);
 }
 
-/* An ICMP error about an answer that went out in this node's name: on to the task's node. What is
- * about anything else is the kernel's.
+/* Whom an ICMP error is for: who has sent the answer that it quotes, in this node's name. */
+static __always_inline struct backend *error_backend(struct __sk_buff *skb, const struct packet *p,
+						     struct packet *quoted)
+{
+	struct entry *entry;
+	struct flow_key key;
+
+	if (!icmp_error_read(skb, p, quoted))
+		return NULL;
+	key = quoted_key(quoted, 0);
+	entry = entry_find(&key);
+	return entry ? flow_backend(quoted, entry->backend, entry->address) : NULL;
+}
+
+static __always_inline int nic_error_on(struct __sk_buff *skb, const struct packet *p,
+					struct packet *quoted, const struct backend *backend)
+{
+	if (backend->gateway_ifindex)
+		return deliver_error(skb, p);
+	return nic_forward(skb, quoted, backend);
+}
+
+/* Of a packet of the tunnel only a program of its own can tell whom it is for. What is about
+ * anything else is the kernel's.
  */
 static __always_inline int nic_error(struct __sk_buff *skb, const struct packet *p)
 {
 	struct packet quoted = {};
-	struct backend *backend;
-	struct entry *entry;
-	struct flow_key key;
+	struct backend *backend = error_backend(skb, p, &quoted);
 
-	if (!icmp_error_read(skb, p, &quoted))
-		return leave(HANDBACK_other_protocol, TC_ACT_UNSPEC);
-	key = quoted_key(&quoted, 0);
-	entry = entry_find(&key);
-	if (!entry)
-		return leave(HANDBACK_other_protocol, TC_ACT_UNSPEC);
-	backend = flow_backend(&quoted, entry->backend, entry->address);
+	if (!backend && quoted.t.saddr == NODE_VTEP && quoted.protocol == IPPROTO_UDP &&
+	    quoted.t.dport == bpf_htons(VXLAN_PORT) && skb->ifindex == NIC_IFINDEX)
+		return hand_over(skb, PROGRAM_OUTER_ERROR);
 	if (!backend)
 		return leave(HANDBACK_other_protocol, TC_ACT_UNSPEC);
-	if (backend->gateway_ifindex)
-		return deliver_error(skb, p);
-	return nic_forward(skb, &quoted, backend);
+	return nic_error_on(skb, p, &quoted, backend);
 }
 
 /* tc ingress of the node's NICs. */

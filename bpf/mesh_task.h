@@ -11,6 +11,7 @@
 #include "guard.h"
 #include "icmp_error.h"
 #include "ip_options.h"
+#include "link_mtu.h"
 #include "nat.h"
 #include "refuse.h"
 #include "send.h"
@@ -25,14 +26,6 @@ static __always_inline int reply_out(struct __sk_buff *skb, __be32 client, __u32
 	if (is_surrogate(client))
 		return hand_over(skb, PROGRAM_TO_IP6);
 	return send_out(ifindex);
-}
-
-/* How large a task's answer may be, as far as it is known here. */
-static __always_inline __u32 reply_mtu(const struct flow *reply)
-{
-	if (returns_wrapped(reply->entry, reply->to.daddr))
-		return TUNNEL_MTU;
-	return is_surrogate(reply->to.daddr) ? UNDERLAY_MTU - IP6_EXTRA : 0xffff;
 }
 
 /* A task's answer, translated already: to its client, by the way that the flow calls for. */
@@ -54,11 +47,11 @@ static __always_inline int send_reply(struct __sk_buff *skb, const struct packet
 static __always_inline int task_reply(struct __sk_buff *skb, struct packet *p, struct flow_key *key,
 				      struct flow *reply)
 {
-	bool tunnel = returns_wrapped(reply->entry, reply->to.daddr);
-	bool counted = tunnel && is_split_rest(skb, p);
-	__u32 mtu = reply_mtu(reply), ifindex = came_in_by(skb);
+	__u32 mtu = reply_mtu(skb, p, reply), ifindex = came_in_by(skb);
+	bool too_big = !fits(skb, p, mtu);
+	bool counted = too_big && is_split_rest(skb, p);
 
-	if (p->dont_fragment && !fits(skb, p, mtu))
+	if (too_big && !is_to_split(skb, p))
 		return answer_too_big(skb, p, mtu);
 	if (has_expired(p) && !(reply->flags & (FLOW_DIRECT | FLOW_VIA_KERNEL)))
 		return leave(DROP_ttl_exceeded, answer_expired(skb, p, NODE_VTEP) ?
@@ -67,7 +60,7 @@ static __always_inline int task_reply(struct __sk_buff *skb, struct packet *p, s
 	reply = flow_track(p, key, reply, TO_CLIENT);
 	if (!counted && !(reply->flags & (FLOW_DIRECT | FLOW_VIA_KERNEL)))
 		count_skb(skb, p, reply->frontend, reply->backend, TO_CLIENT);
-	if (tunnel && is_to_split(skb, p) && split(skb, p))
+	if (too_big && split(skb, p))
 		return leave(DROP_too_big, TC_ACT_SHOT);
 	if (reply->entry && is_syn_ack(p) && mss_clamp(skb, TUNNEL_MSS))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
@@ -194,7 +187,7 @@ static __always_inline int mesh_from_task(struct __sk_buff *skb)
 	why = parse_skb(skb, &p);
 	if (skb->vlan_present)
 		why = HANDBACK_vlan;
-	else if (why == HANDBACK_ip_options && port_strip_options(skb))
+	else if (why == HANDBACK_ip_options && task_strip_options(skb))
 		why = parse_skb(skb, &p);
 	key = flow_key_of(&p, 0);
 	if (!why)

@@ -29,9 +29,11 @@
 #define SPLIT_WHOLE_MAX ((int)sizeof(struct iphdr) + SPLIT_LEN + SPLIT_REST_MAX)
 _Static_assert(SPLIT_LEN > L4_OFFSET, "the first part is longer than its headers");
 
+/* Only a whole packet can have a checksum that is not finished; that of SCTP could not be told. */
 static __always_inline bool is_to_split(const struct __sk_buff *skb, const struct packet *p)
 {
-	return !p->dont_fragment && !fits(skb, p, TUNNEL_MTU);
+	return !p->dont_fragment && (p->protocol != PROTO_SCTP || p->fragment) &&
+	       !fits(skb, p, TUNNEL_MTU);
 }
 
 /* Whether the packet is the copy of one that was split, on its second way. */
@@ -97,16 +99,14 @@ static __always_inline int fragment_header(struct __sk_buff *skb, struct packet 
 	return bpf_skb_store_bytes(skb, L3_OFFSET, &ip, sizeof(ip), 0);
 }
 
-/* Cuts the packet after the first part, and sends a copy of it on its second way. Only a whole one
- * can have a checksum that is not finished; that of SCTP could not be told.
- */
+/* Cuts the packet after the first part, and sends a copy of it on its second way. */
 static __always_inline int split_first(struct __sk_buff *skb, struct packet *p)
 {
 	bool whole = !p->fragment;
 	__u32 mark = skb->mark;
 	int err;
 
-	if (whole && (p->protocol == PROTO_SCTP || p->length > SPLIT_WHOLE_MAX))
+	if (whole && p->length > SPLIT_WHOLE_MAX)
 		return -1;
 	skb->mark = SPLIT_MARK;
 	err = bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS);

@@ -108,10 +108,13 @@ static __always_inline int mesh_to_ip6(struct __sk_buff *skb)
 		return leave(DROP_no_surrogate, TC_ACT_SHOT);
 	if (why == HANDBACK_other_protocol)
 		return leave_error6(skb, &p, s);
+	if (why == HANDBACK_fragment || p.fragment)
+		return leave(DROP_ipv6_fragment, TC_ACT_SHOT);
 	if (why)
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
-	if (p.fragment)
-		return leave(DROP_ipv6_fragment, TC_ACT_SHOT);
+	/* Nobody asks by SCTP: what answers has been made up. */
+	if (p.protocol != IPPROTO_TCP && p.protocol != IPPROTO_UDP)
+		return leave(DROP_no_surrogate, TC_ACT_SHOT);
 	if (segments(skb) <= 1 && p.length + IP6_EXTRA > UNDERLAY_MTU)
 		return leave(DROP_too_big, TC_ACT_SHOT);
 	if (!has_checksum(skb, p.protocol, L4_OFFSET))

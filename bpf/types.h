@@ -235,6 +235,7 @@ struct surrogate {
 enum program {
 	PROGRAM_FROM_IP6 = 0,
 	PROGRAM_TO_IP6 = 1,
+	PROGRAM_OUTER_ERROR = 2,
 	PROGRAM_MAX,
 };
 

@@ -222,6 +222,8 @@ static __always_inline int vip_to_container(struct __sk_buff *skb)
 	enum reason why;
 
 	why = parse_skb(skb, &p);
+	if (why == HANDBACK_ip_options && answer_strip_options(skb, vni))
+		why = parse_skb(skb, &p);
 	if (why == HANDBACK_other_protocol)
 		return vip_error_to_container(skb, &p, vni);
 	if (why)

@@ -27,7 +27,7 @@ XDP = BPF.XDP
 CGROUP_SOCK_ADDR = BPF.CGROUP_SOCK_ADDR
 
 # By their place in `programs`: enum program in bpf/types.h.
-_HANDED_OVER_TO = ("nic_from_ip6", "nic_to_ip6")
+_HANDED_OVER_TO = ("nic_from_ip6", "nic_to_ip6", "nic_outer_error")
 
 _LICENSE = b"Dual BSD/GPL"
 

@@ -41,6 +41,7 @@ from .node import TC_OK, TC_REDIRECT, TC_UNSPEC, XDP_PASS, Node, assert_result
 ASKING, SERVER = f"{ALICE}:4000", f"{VIP}:80"
 SOURCE, ENTRY = f"{CLIENT}:4000", f"{NODE_A}:{PUBLISHED}"
 TASK = f"{HERE_GATEWAY}:{TARGET}"
+OUT_OF_TASK = (docker_mac(HERE_GATEWAY), "02:42:00:00:00:01")
 INTO_TASK = (FROM_CLIENT[0], docker_mac(HERE_GATEWAY))
 
 OPTIONS = [
@@ -80,6 +81,43 @@ def test_packet_to_a_published_port_goes_on_without(
     expected = make(SOURCE, TASK, macs=INTO_TASK, payload=b"hello", ttl=63)
     assert_result(node.nic_ingress(packet), TC_REDIRECT, expected)
     assert node.reasons() == {}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize(("make", "protocol"), MAKERS)
+def test_answer_from_behind_a_vip_goes_on_without(
+    node: Node, make: MakePacket, protocol: int, options: list[Packet]
+) -> None:
+    node.vip(VIP, VNI).backends(WEB_1)
+    node.overlay_ingress(make(ASKING, SERVER))
+    answer = make(f"{WEB_1}:80", ASKING, payload=b"hello", options_of_ip=options)
+    expected = make(SERVER, ASKING, macs=between(WEB_1, ALICE), payload=b"hello")
+    assert_result(node.overlay_egress(answer), TC_OK, expected)
+    assert node.reasons() == {}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize(("make", "protocol"), MAKERS)
+def test_answer_to_a_published_port_goes_on_without(
+    node: Node, make: MakePacket, protocol: int, options: list[Packet]
+) -> None:
+    node.port(PUBLISHED, TARGET, protocol).backends(node.here())
+    node.nic_ingress(make(SOURCE, ENTRY, macs=FROM_CLIENT))
+    answer = make(TASK, SOURCE, macs=OUT_OF_TASK, payload=b"hello", options_of_ip=options)
+    expected = make(ENTRY, SOURCE, macs=OUT_OF_TASK, payload=b"hello", ttl=63)
+    assert_result(node.gateway_ingress(answer), TC_REDIRECT, expected)
+    assert node.reasons() == {}
+
+
+def test_answer_of_nobody_keeps_them(node: Node) -> None:
+    node.port(PUBLISHED, TARGET).backends(node.here())
+    options = [IPOption_Router_Alert()]
+    for result, packet in (
+        (node.gateway_ingress, tcp(TASK, SOURCE, "SA", macs=OUT_OF_TASK, options_of_ip=options)),
+        (node.overlay_egress, tcp(f"{WEB_1}:80", ASKING, "SA", options_of_ip=options)),
+    ):
+        assert_result(result(packet), TC_UNSPEC, packet)
+    assert node.reasons() == {"handback_ip_options": 1}
 
 
 @pytest.mark.parametrize("options", OPTIONS)

@@ -41,6 +41,8 @@ from .net import (
     TARGET,
     THERE,
     docker_mac,
+    fragments,
+    sctp,
     surrogate,
     tcp,
     tcp6,
@@ -339,6 +341,14 @@ def test_error_about_an_answer_reaches_the_tasks_node(node6: Node) -> None:
     assert bytes(inner) == bytes(_recomputed(inner))
 
 
+def test_error_about_an_answer_of_a_task_that_has_gone(node6: Node, web: Service) -> None:
+    node6.nic_ip6(syn6())
+    web.state(HERE, GONE)
+    error = error_about(tcp6(ENTRY6, SOURCE6, "A"), ICMPv6DestUnreach(code=4))
+    assert node6.nic_ip6(error).verdict == TC_SHOT
+    assert node6.reasons() == {"drop_backend_gone": 1}
+
+
 def _recomputed(packet: Packet) -> Packet:
     """The same, with checksums of scapy's."""
     copy = packet.copy()
@@ -356,6 +366,10 @@ def _recomputed(packet: Packet) -> Packet:
         pytest.param(
             error_about(tcp6(ENTRY6, ("fd00::77", 4000), "A"), ICMPv6DestUnreach(code=4)),
             id="about an unknown client",
+        ),
+        pytest.param(
+            error_about(tcp6(ENTRY6, (CLIENT6, 4001), "A"), ICMPv6DestUnreach(code=4)),
+            id="about an unknown flow",
         ),
         pytest.param(
             error_about(tcp6(ENTRY6, SOURCE6, "A"), ICMPv6ParamProblem(code=0)),
@@ -464,6 +478,23 @@ def test_container_does_not_come_from_a_surrogate(node6: Node, web: Service) -> 
     assert node6.reasons() == {"drop_surrogate_source": 1}
 
 
+def test_sctp_to_a_surrogate_is_nobodys(node6: Node) -> None:
+    """No IPv6 client speaks it with a task: another node has made it up."""
+    node6.stands_for(CLIENT, CLIENT6, NODE_A6)
+    answer = wrapped(sctp(ENTRY, SOURCE), (NODE_B, NODE_A), (NODE_B, NODE_A), 50000)
+    assert node6.nic_ingress(answer).verdict == TC_SHOT
+    assert node6.reasons() == {"drop_no_surrogate": 1}
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_fragment_to_a_surrogate_is_dropped(node6: Node, place: int) -> None:
+    node6.stands_for(CLIENT, CLIENT6, NODE_A6)
+    piece = fragments(udp(ENTRY, SOURCE, payload=bytes(2000)), 1400)[place]
+    answer = wrapped(piece, (NODE_B, NODE_A), (NODE_B, NODE_A), 50000)
+    assert node6.nic_ingress(answer).verdict == TC_SHOT
+    assert node6.reasons() == {"drop_ipv6_fragment": 1}
+
+
 # --- what is refused, and what is left alone
 
 
@@ -529,6 +560,7 @@ SEGMENT = TCP(sport=4000, dport=PUBLISHED, flags="S")
         pytest.param(tcp6(("::1", 4000), ENTRY6), id="from a loopback address"),
         pytest.param(tcp6(("::ffff:192.0.2.66", 4000), ENTRY6), id="from a mapped address"),
         pytest.param(bytes(syn6())[:60], id="truncated"),
+        pytest.param(tcp6(SOURCE6, ENTRY6, version=4), id="of another version"),
         pytest.param(tcp6(SOURCE6, ENTRY6, plen=12), id="too short for its header"),
         pytest.param(tcp6(SOURCE6, ENTRY6, plen=21), id="longer than it is"),
         pytest.param(tcp(SOURCE, ENTRY), id="IPv4"),

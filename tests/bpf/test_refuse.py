@@ -120,6 +120,18 @@ def test_connection_is_reset_when_its_backend_has_gone(node: Node) -> None:
     assert node.reasons() == {"drop_backend_gone": 1}
 
 
+def test_syn_chooses_anew_when_the_backend_has_gone(node: Node) -> None:
+    """From the same port, of a client that has forgotten its connection: at once, and for good."""
+    web = node.vip(VIP, VNI).backends(WEB_1, WEB_2).choose(WEB_1)
+    for flags in ("S", "A"):
+        node.overlay_ingress(tcp(SOURCE, SERVER, flags))
+    web.state(WEB_1, GONE).choose(WEB_2)
+    for flags in ("S", "A"):
+        moved = tcp(SOURCE, f"{WEB_2}:80", flags)
+        moved[Ether].src = between(ALICE, VIP)[0]
+        assert_result(node.overlay_ingress(tcp(SOURCE, SERVER, flags)), TC_OK, moved)
+
+
 def test_datagrams_move_on_when_their_backend_has_gone(node: Node) -> None:
     web = node.vip(VIP, VNI).backends(WEB_1, WEB_2).choose(WEB_1)
     node.overlay_ingress(udp(SOURCE, SERVER))

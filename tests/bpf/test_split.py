@@ -31,6 +31,7 @@ from .net import (
     wrapped,
 )
 from .node import TC_REDIRECT, TC_SHOT, Node, assert_result
+from .test_too_big import fragmentation_needed
 from .world import Counter, Service, remote
 
 MakePacket = Callable[..., Packet]
@@ -142,12 +143,12 @@ def test_answer_counts_once(node: Node) -> None:
     assert node.counter("frontend", here.frontend).to_client == (1, 1500)
 
 
-def test_sctp_is_dropped(node: Node) -> None:
-    """Its checksum may be the card's to finish, which could not be told."""
-    node.port(PUBLISHED, PUBLISHED, 132).backends(remote(HERE))
-    packet = sctp(SOURCE, ENTRY, macs=FROM_CLIENT, payload=bytes(1452))
-    assert len(packet[IP]) == 1500
-    assert node.nic_ingress(packet).verdict == TC_SHOT
+@pytest.mark.parametrize("flags", ["", "DF"])
+def test_sctp_is_told(node: Node, flags: str) -> None:
+    """Whether its checksum is finished, which a part could not have, cannot be seen."""
+    node.port(PUBLISHED, TARGET, 132).backends(remote(HERE))
+    packet = sctp(SOURCE, ENTRY, macs=FROM_CLIENT, payload=bytes(1452), flags=flags)
+    assert_result(node.nic_ingress(packet), TC_REDIRECT, fragmentation_needed(packet))
     assert node.reasons() == {"drop_too_big": 1}
 
 

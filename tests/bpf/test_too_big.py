@@ -31,12 +31,12 @@ ROOM = 1500 - 50
 HEADERS = 28
 
 
-def fragmentation_needed(packet: Packet) -> Packet:
+def fragmentation_needed(packet: Packet, room: int = ROOM) -> Packet:
     """As if sent by whom the packet was for, with its header and eight bytes more."""
     eth, ip = packet[Ether], packet[IP]
     quoted = IP(bytes(ip)[:HEADERS])
     answer = IP(src=ip.dst, dst=ip.src, id=0, flags="DF", ttl=64)
-    error = ICMP(type=3, code=4, nexthopmtu=ROOM)
+    error = ICMP(type=3, code=4, nexthopmtu=room)
     return Ether(src=eth.dst, dst=eth.src) / answer / error / quoted
 
 

@@ -19,14 +19,14 @@ from random import Random
 from ebpfmesh.datapath.loader import TC, XDP, Module
 from ebpfmesh.datapath.source import reasons, source_dir
 
-from ..net import NODE_A, NODE_B, NODE_C, VNI
+from ..net import NODE_A, NODE_A6, NODE_B, NODE_C, VNI
 from ..node import Node
 from ..prog_run import Reader, Runner
 from ..sandbox import ifindex
 from ..world import READY, Service
 from .judge import PROGRAMS, Run, Wrong, judge
 from .mutate import mutated
-from .oracle import Flow, flow_of, inner_of, is_for_us
+from .oracle import IPV6, Flow, Flow6, flow6_of, flow_of, inner_of, is_for_us
 from .seeds import SENDERS, STATES, dialogues, furnish, seeds
 
 GROUP = 2000  # packets
@@ -34,8 +34,8 @@ _CHANGE_EVERY = 250  # packets between changes of a backend's state
 _TALK = 0.25  # of the packets belong to orderly connections
 _LOOK_EVERY = 97  # runs between looks whether an unsound packet has left anything
 _OVERLAY = ("overlay_ingress", "overlay_egress")
-_LRU = re.compile(r'BPF_TABLE_PINNED\("lru_hash", struct (\w+), struct (\w+), (\w+),')
-_PLACES = {"nic_xdp": "nic0", "nic_ingress": "nic0"}
+_LRU = re.compile(r'BPF_TABLE_PINNED\("lru_hash", (?:struct )?(\w+), struct (\w+), (\w+),')
+_PLACES = {"nic_xdp": "nic0", "nic_ip6": "nic0", "nic_ingress": "nic0"}
 
 
 @cache
@@ -81,7 +81,7 @@ class Bench:
         self.name = name
         self.node = Node(module)
         self.node.node(NODE_A, NODE_B, NODE_C)
-        self.node.addresses(NODE_A)
+        self.node.addresses(NODE_A, NODE_A6)
         self.changing = furnish(self.node)
         self.senders = self._guard() if guarded else {}
         self.runners = {program: self._runner(module, program) for program in PROGRAMS}
@@ -194,7 +194,7 @@ class Campaign:
         rng = Random(f"{self._seed}/{number}")  # noqa: S311 - repeatable is what it must be
         bench.start()
         talk = _Talk(rng, self._dialogues)
-        sound: dict[int, set[Flow]] = {0: set(), VNI: set()}
+        sound: dict[int, set[Flow | Flow6]] = {0: set(), VNI: set()}
         for index in range(size):
             packet = talk.next() if rng.random() < _TALK else mutated(rng, rng.choice(self._seeds))
             if index % _CHANGE_EVERY == 0:
@@ -209,14 +209,21 @@ class Campaign:
         self._account(bench, sound, f"seed {self._seed} group {number} on {bench.name}")
         self.report.packets += size
 
-    def _flows(self, packet: bytes) -> dict[int, Flow | None]:
+    def _flows(self, packet: bytes) -> dict[int, Flow | Flow6 | None]:
         """By network, the flow that a packet may make an entry for."""
+        if packet[12:14] == IPV6:
+            return {0: flow6_of(packet), VNI: None}
         mesh = inner_of(packet) if is_for_us(packet) else packet
         fragments = self._fragments
         return {0: flow_of(mesh, fragments=fragments), VNI: flow_of(packet, fragments=fragments)}
 
     def _run(
-        self, bench: Bench, program: str, packet: bytes, flows: dict[int, Flow | None], where: str
+        self,
+        bench: Bench,
+        program: str,
+        packet: bytes,
+        flows: dict[int, Flow | Flow6 | None],
+        where: str,
     ) -> None:
         report = self.report
         network = VNI if program in _OVERLAY else 0
@@ -244,9 +251,19 @@ class Campaign:
         report.verdicts[program, name] += 1
         report.reasons.update(counted)
 
-    def _account(self, bench: Bench, sound: dict[int, set[Flow]], where: str) -> None:
+    def _account(self, bench: Bench, sound: dict[int, set[Flow | Flow6]], where: str) -> None:
         """Every entry of the LRU maps belongs to a sound packet."""
-        everything = {(vni, flow) for vni, flows in sound.items() for flow in flows}
+        surrogates = _clients(bench)
+        asked = {(flow.client, flow.node) for flow in sound[0] if isinstance(flow, Flow6)}
+        if not surrogates.keys() <= asked:
+            raise Failure(f"{where}: surrogates of nobody: {surrogates.keys() - asked}")
+        everything = {
+            (vni, flow.by(surrogates.get((flow.client, flow.node), b"")))
+            if isinstance(flow, Flow6)
+            else (vni, flow)
+            for vni, flows in sound.items()
+            for flow in flows
+        }
         for name, (reader, table) in bench.lru.items():
             entries = reader.items(take=True)
             self.report.entries[name] += len(entries)
@@ -260,6 +277,16 @@ class Campaign:
                 if not _owners(table, raw, leaf) & everything:
                     text = f"{raw.hex()} -> {leaf.hex()}"
                     raise Failure(f"{where}: {name} holds what no sound packet asked for: {text}")
+
+
+def _clients(bench: Bench) -> dict[tuple[bytes, bytes], bytes]:
+    """Who stands in for whom: an IPv6 client and the address that it asks -> an IPv4 address."""
+    reader, table = bench.lru["surrogates"]
+    found = {}
+    for address, raw in reader.items():
+        leaf = table.Leaf.from_buffer_copy(raw)
+        found[bytes(leaf.client), bytes(leaf.node)] = address
+    return found
 
 
 def _owners(table: object, raw: bytes, leaf: bytes) -> set[tuple[int, Flow]]:

@@ -24,6 +24,7 @@ from .oracle import (
 
 PROGRAMS = (
     "nic_xdp",
+    "nic_ip6",
     "nic_ingress",
     "gateway_ingress",
     "gateway_egress",
@@ -43,6 +44,13 @@ RULES: dict[str, dict[str, frozenset[str]]] = {
     "nic_xdp": {
         "pass": frozenset({NOTHING}),
         "tx": frozenset({NOTHING}),
+        "drop": frozenset({DROP}),
+    },
+    # With the programs that it hands over to. Only what is its own does it count: other IPv6 is
+    # counted by nic_ingress.
+    "nic_ip6": {
+        "handback": frozenset({NOTHING, HANDBACK}),
+        "redirect": frozenset({NOTHING, ANSWER}),
         "drop": frozenset({DROP}),
     },
     "nic_ingress": {

@@ -10,11 +10,13 @@ from random import Random
 from ..net import (
     ALICE,
     CLIENT,
+    CLIENT6,
     HERE,
     HERE_GATEWAY,
     HERE_TOO_GATEWAY,
     MESH_VNI,
     NODE_A,
+    NODE_A6,
     NODE_B,
     NODE_C,
     STRANGER,
@@ -23,8 +25,21 @@ from ..net import (
     VNI,
     WEB_1,
     docker_mac,
+    surrogate,
 )
-from .oracle import ETHERNET, ICMP, SCTP, TCP, UDP, WRAP, is_tunnel, sctp_checksum
+from .oracle import (
+    ETHERNET,
+    HEADER6,
+    ICMP,
+    ICMP6,
+    IPV6,
+    SCTP,
+    TCP,
+    UDP,
+    WRAP,
+    is_tunnel,
+    sctp_checksum,
+)
 from .seeds import CLIENT_PORTS, EMPTY_VIP, OWN_VIP, PORTS
 
 LONGEST = 4000  # what a frame may grow to
@@ -35,6 +50,7 @@ ADDRESSES = [
     for a in (
         *(CLIENT, STRANGER, NODE_A, NODE_B, NODE_C, HERE, THERE, HERE_GATEWAY, HERE_TOO_GATEWAY),
         *(ALICE, VIP, EMPTY_VIP, OWN_VIP, WEB_1),
+        *(surrogate(CLIENT6), "247.255.255.255"),
         *("0.0.0.0", "127.0.0.1", "255.255.255.255", "224.0.0.1", "192.0.2.255", "198.51.100.7"),
     )
 ]
@@ -45,6 +61,12 @@ _FRAGMENT = (0x2000, 0x2001, 0x0001, 0x0003, 0x1FFF, 0x3FFF, 0x4000, 0x6000, 0x8
 _FIRST = (0x45, 0x45, 0x46, 0x4F, 0x44, 0x40, 0x4E, 0x55, 0x65, 0x05)
 _PROTOCOLS = (0, 1, 2, 4, 6, 6, 17, 17, 41, 47, 50, 58, 132, 132, 255)
 _ERRORS = [bytes.fromhex(e) for e in ("0304", "0303", "0b00", "0c00", "0501", "0400")]
+_ERRORS6 = [bytes.fromhex(e) for e in ("0200", "0200", "0104", "0100", "0300", "0400", "8000")]
+_MTUS6 = [mtu.to_bytes(4, "big")[2:] for mtu in (0, 68, 1280, 1400, 65535)]
+ADDRESSES6 = [
+    socket.inet_pton(socket.AF_INET6, a)
+    for a in (CLIENT6, NODE_A6, "2001:db8::12", "::", "::1", "ff02::1", "::ffff:192.0.2.100")
+]
 _VNIS = (MESH_VNI, MESH_VNI, MESH_VNI, VNI, 0, MESH_VNI + 1, 0xFFFFFF)
 _MACS = [bytes.fromhex(docker_mac(a).replace(":", "")) for a in (NODE_A, NODE_B, HERE, THERE)]
 _MACS += [bytes(6), b"\xff" * 6, bytes.fromhex("0100 5e00 0001")]
@@ -79,6 +101,26 @@ def _put(where: int, choices: list[bytes]) -> Mutator:
         return data
 
     return mutator
+
+
+def _put6(where: int, choices: list[bytes]) -> Mutator:
+    """Changes an IPv6 packet."""
+    inside = _put(where, choices)
+
+    def mutator(rng: Random, data: bytearray) -> bytearray:
+        return inside(rng, data) if data[12:14] == IPV6 else data
+
+    return mutator
+
+
+def _quote6(rng: Random, data: bytearray) -> bytearray:
+    """An ICMPv6 error about its answer."""
+    if data[12:14] != IPV6 or len(data) < ETHERNET + HEADER6 + 8:
+        return data
+    turned = data[14:22] + data[38:54] + data[22:38] + data[56:58] + data[54:56] + data[58:]
+    message = rng.choice(_ERRORS6) + bytes(4) + rng.choice(_MTUS6) + bytes(turned[:1232])
+    header = data[14:18] + len(message).to_bytes(2, "big") + bytes((ICMP6, 64)) + data[22:54]
+    return data[:14] + header + message
 
 
 def _words(values: tuple[int, ...]) -> list[bytes]:
@@ -165,7 +207,20 @@ def _noise_behind_ethernet(rng: Random, data: bytearray) -> bytearray:
     return data[:14] + rng.randbytes(rng.randrange(200))
 
 
+_PLACES6 = (
+    (14, _bytes((0x60, 0x60, 0x6F, 0x40, 0x50, 0x00))),
+    (18, _words((0, 1, 7, 8, 19, 20, 21, 1400, 1460, 65515, 65516, 65535))),
+    (20, _bytes((0, 6, 6, 17, 17, 43, 44, 50, 51, 58, 58, 59, 60, 132, 135, 1, 4))),
+    (21, _bytes((0, 1, 2, 255))),
+    (22, ADDRESSES6),
+    (38, ADDRESSES6),
+    (54, _PORTS),
+    (56, _PORTS),
+)
+
 MUTATORS: list[Mutator] = [
+    *(_put6(where, choices) for where, choices in _PLACES6),
+    *(_quote6, _quote6),
     *(_byte, _byte, _bit, _bit, _cut, _cut, _pad, _turn, _turn, _vlan, _quote, _quote),
     *(_another_port, _another_port, _another_port, _another_port),
     *(_wrap, _wrap, _wrap, _unwrap, _noise, _noise_behind_ethernet),
@@ -211,7 +266,10 @@ def mutated(rng: Random, seed: bytes) -> bytes:
             data = data + bytes(SHORTEST + 1 - len(data))
     del data[LONGEST:]
     if rng.random() < 0.6:
-        _set_checksums(data, 0)
+        if data[12:14] == IPV6:
+            _set_checksum6(data)
+        else:
+            _set_checksums(data, 0)
         if is_tunnel(bytes(data)):
             _set_checksums(data, WRAP)
     return bytes(data)
@@ -221,6 +279,17 @@ def _checksum(data: bytes | bytearray, pseudo: int = 0) -> bytes:
     words = bytes(data) + b"\0" * (len(data) & 1)
     total = (int.from_bytes(words, "big") + pseudo) % 65535
     return (65535 - total).to_bytes(2, "big")
+
+
+def _set_checksum6(data: bytearray) -> None:
+    """Of an IPv6 packet without extension headers."""
+    end = 54 + (data[18] << 8 | data[19]) if len(data) >= 62 else 0
+    where = 54 + {TCP: 16, UDP: 6, ICMP6: 2}.get(data[20], 0) if end else 0
+    if not 54 < where < where + 2 <= end <= len(data):
+        return
+    pseudo = int.from_bytes(data[22:54], "big") + data[20] + end - 54
+    data[where : where + 2] = b"\0\0"
+    data[where : where + 2] = _checksum(data[54:end], pseudo)
 
 
 def _set_checksums(data: bytearray, at: int) -> None:

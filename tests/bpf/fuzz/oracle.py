@@ -12,7 +12,9 @@ from ..net import MESH_VNI, NODE_A, NODE_B, NODE_C
 
 ETHERNET = 14
 WRAP = 50  # outer IP, UDP, VXLAN, inner Ethernet
-TCP, UDP, ICMP, SCTP = 6, 17, 1, 132
+TCP, UDP, ICMP, SCTP, ICMP6 = 6, 17, 1, 132, 58
+IPV6 = b"\x86\xdd"
+HEADER6 = 40
 _LEAST = {TCP: 20, UDP: 8, SCTP: 12}  # bytes of the transport header
 VTEP = socket.inet_aton(NODE_A)
 OTHER_VTEPS = {socket.inet_aton(NODE_B), socket.inet_aton(NODE_C)}
@@ -43,6 +45,31 @@ def flow_of(frame: bytes, *, fragments: bool = False) -> Flow | None:
     return Flow(frame[26:38], protocol)
 
 
+class Flow6(NamedTuple):
+    """An IPv6 client, the address and ports of its packet to this node."""
+
+    client: bytes
+    node: bytes
+    ports: bytes
+    protocol: int
+
+    def by(self, surrogate: bytes) -> Flow:
+        """The flow that it becomes, if that address stands in for the client."""
+        return Flow(surrogate + VTEP + self.ports, self.protocol)
+
+
+def flow6_of(frame: bytes) -> Flow6 | None:
+    """The flow of a sound TCP or UDP packet of IPv6, without extension headers."""
+    if len(frame) < ETHERNET + HEADER6 + 8 or frame[12:14] != IPV6 or frame[14] >> 4 != 6:
+        return None
+    protocol, length = frame[20], frame[18] << 8 | frame[19]
+    if protocol not in {TCP, UDP} or length < _LEAST[protocol]:
+        return None
+    if ETHERNET + HEADER6 + length > len(frame):
+        return None
+    return Flow6(frame[22:38], frame[38:54], frame[54:58], protocol)
+
+
 def is_tunnel(frame: bytes) -> bool:
     """Whether it is VXLAN of the mesh's own network, whoever it is from and for."""
     return (
@@ -67,7 +94,9 @@ def inner_of(frame: bytes) -> bytes:
 
 def first_part(frame: bytes, whole: bytes) -> bool:
     """Whether it is a first fragment, soundly cut from a packet that was whole."""
-    if len(frame) < ETHERNET + 28 or not frame[20] & 0x20 or whole[20] & 0x20:
+    if frame[12:14] == IPV6 or len(frame) < ETHERNET + 28:
+        return False
+    if not frame[20] & 0x20 or whole[20] & 0x20:
         return False
     kept = (frame[16] << 8 | frame[17]) - 20
     return not frame[20] & 0x1F and not frame[21] and kept % 8 == 0 and adds_up(frame[14:34])
@@ -99,10 +128,12 @@ def _pseudo(frame: bytes, length: int) -> int:
 
 
 def checksums_hold(frame: bytes) -> bool:
-    """Of an IPv4 packet without options, the whole of it there: header and transport.
+    """Of an IP packet without options, the whole of it there: header and transport.
 
     False also for what has no such checksums to speak of.
     """
+    if frame[12:14] == IPV6:
+        return _checksum6_holds(frame)
     if len(frame) < ETHERNET + 28 or frame[12:15] != b"\x08\x00\x45":
         return False
     total = frame[16] << 8 | frame[17]
@@ -111,6 +142,21 @@ def checksums_hold(frame: bytes) -> bool:
     if not adds_up(frame[14:34]):
         return False
     return _transport_holds(frame, frame[34 : ETHERNET + total], frame[23])
+
+
+def _checksum6_holds(frame: bytes) -> bool:
+    total = ETHERNET + HEADER6 + (frame[18] << 8 | frame[19]) if len(frame) >= 62 else 0
+    if not ETHERNET + HEADER6 + 8 <= total <= len(frame) or frame[14] >> 4 != 6:
+        return False
+    segment, protocol = frame[54:total], frame[20]
+    pseudo = int.from_bytes(frame[22:54], "big") + protocol + len(segment)
+    if protocol == UDP and (
+        int.from_bytes(segment[4:6], "big") != len(segment) or segment[6:8] == bytes(2)
+    ):
+        return False
+    if protocol == TCP and len(segment) < 20:
+        return False
+    return protocol in {TCP, UDP, ICMP6} and adds_up(segment, pseudo)
 
 
 def _transport_holds(frame: bytes, segment: bytes, protocol: int) -> bool:

@@ -8,18 +8,30 @@ from collections.abc import Iterator
 from itertools import product
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
-from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, IPv6
+from scapy.layers.inet6 import (
+    ICMPv6DestUnreach,
+    ICMPv6EchoRequest,
+    ICMPv6ND_NS,
+    ICMPv6PacketTooBig,
+    ICMPv6TimeExceeded,
+    IPv6,
+    IPv6ExtHdrDestOpt,
+    IPv6ExtHdrFragment,
+    IPv6ExtHdrHopByHop,
+)
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
 from ..net import (
     ALICE,
     CLIENT,
+    CLIENT6,
     FROM_CLIENT,
     HERE,
     HERE_GATEWAY,
     HERE_TOO_GATEWAY,
     NODE_A,
+    NODE_A6,
     NODE_A_MAC,
     NODE_B,
     NODE_B_MAC,
@@ -37,8 +49,11 @@ from ..net import (
     docker_mac,
     echo,
     sctp,
+    surrogate,
     tcp,
+    tcp6,
     udp,
+    udp6,
     wrapped,
 )
 from ..node import Node
@@ -193,6 +208,61 @@ def _odd() -> Iterator[Packet]:
     yield eth / ARP(op="who-has", psrc=CLIENT, pdst=NODE_A)
 
 
+STANDS_IN = surrogate(CLIENT6)
+
+
+def _by_ipv6() -> Iterator[Packet]:
+    """IPv6 clients ask; tasks and other nodes answer who stands in for them."""
+    for sport, port in product(CLIENT_PORTS, PORTS):
+        source, asked = (CLIENT6, sport), (NODE_A6, port)
+        for flags in ("S", "A", "PA", "FA", "R"):
+            yield tcp6(source, asked, flags, options=[("MSS", 1440)] if flags == "S" else None)
+        yield udp6(source, asked)
+        yield udp6(source, asked, payload=bytes(1400))
+        yield udp6(source, asked, checksum=0)
+        target = TARGET if port == LOCAL else port
+        yield from _answers(f"{HERE_GATEWAY}:{target}", f"{STANDS_IN}:{sport}", OUT_OF_TASK)
+        for packet in _answers(f"{NODE_A}:{port}", f"{STANDS_IN}:{sport}"):
+            yield _tunnelled(packet, NODE_A)
+        for packet in _questions(f"{STANDS_IN}:{sport}", f"{NODE_B}:{port}", UNDERLAY):
+            yield _tunnelled(packet, HERE)
+    yield tcp(f"{STANDS_IN}:4000", f"{NODE_A}:{LOCAL}", macs=FROM_CLIENT)
+    yield udp6(("fe80::1", 4000), (NODE_A6, LOCAL), hlim=1)
+    yield udp6(("::ffff:192.0.2.100", 4000), (NODE_A6, LOCAL))
+    yield tcp6((CLIENT6, 4000), ("2001:db8::12", LOCAL))
+
+
+def _errors_by_ipv6() -> Iterator[Packet]:
+    """About answers to IPv6 clients, by ICMPv6; about their questions, by a task's ICMP."""
+    about = (
+        tcp6((NODE_A6, LOCAL), (CLIENT6, 4000), "A", payload=bytes(1200)),
+        udp6((NODE_A6, REMOTE), (CLIENT6, 4000)),
+        udp6((NODE_A6, MIXED), (CLIENT6, 4001)),
+    )
+    kinds = (ICMPv6PacketTooBig(mtu=1280), ICMPv6DestUnreach(code=4), ICMPv6TimeExceeded())
+    for quoted, kind in product(about, kinds):
+        for source in (CLIENT6, "2001:db8::1"):
+            header = Ether(src=FROM_CLIENT[0], dst=FROM_CLIENT[1]) / IPv6(src=source, dst=NODE_A6)
+            yield header / kind / Raw(bytes(quoted[IPv6])[:1232])
+    for kind4 in ((3, 4), (3, 3), (11, 0), (12, 0)):
+        question = udp(f"{STANDS_IN}:4000", f"{HERE_GATEWAY}:{TARGET}")
+        error = (
+            Ether(src=OUT_OF_TASK[0], dst=OUT_OF_TASK[1])
+            / IP(src=HERE_GATEWAY, dst=STANDS_IN)
+            / ICMP(type=kind4[0], code=kind4[1])
+            / Raw(bytes(question[IP])[:36])
+        )
+        yield error
+        yield _tunnelled(error, NODE_A)
+
+
+def _extensions() -> Iterator[Packet]:
+    header = Ether(src=FROM_CLIENT[0], dst=FROM_CLIENT[1]) / IPv6(src=CLIENT6, dst=NODE_A6)
+    datagram = udp6((CLIENT6, 4000), (NODE_A6, LOCAL))[IPv6].payload
+    for extension in (IPv6ExtHdrHopByHop(), IPv6ExtHdrDestOpt(), IPv6ExtHdrFragment(m=1)):
+        yield header / extension / datagram
+
+
 def _tunnels() -> Iterator[Packet]:
     """Wrapped twice, by strangers, for others, with other networks' identifiers."""
     inside = tcp(f"{CLIENT}:4000", f"{NODE_B}:{LOCAL}")
@@ -220,10 +290,21 @@ def _dialogue(source: str, asked: str, answering: list[str], macs: tuple[str, st
     return [bytes(packet) for packet in packets]
 
 
+def _dialogue6(port: int) -> list[bytes]:
+    """The same of an IPv6 client; the task knows only who stands in for it."""
+    packets = []
+    for question, answer in (("S", "SA"), ("A", "A"), ("PA", "PA"), ("FA", "FA"), ("A", "")):
+        packets.append(tcp6((CLIENT6, port), (NODE_A6, LOCAL), question))
+        if answer:
+            to = f"{STANDS_IN}:{port}"
+            packets.append(tcp(f"{HERE_GATEWAY}:{TARGET}", to, answer, macs=OUT_OF_TASK))
+    return [bytes(packet) for packet in packets]
+
+
 def dialogues() -> list[list[bytes]]:
     """Flows that are what hostile packets are aimed at."""
     tasks, webs = [f"{HERE_GATEWAY}:{TARGET}"], [f"{WEB_1}:80", f"{WEB_2}:80"]
-    found = []
+    found = [_dialogue6(port) for port in CLIENT_PORTS]
     for port in (*CLIENT_PORTS, 4003, 4004, 4005):
         found.append(_dialogue(f"{CLIENT}:{port}", f"{NODE_A}:{LOCAL}", tasks, FROM_CLIENT))
         found.append(_dialogue(f"{ALICE}:{port}", f"{VIP}:80", webs, (FROM_CLIENT[0], BRIDGE)))
@@ -234,4 +315,5 @@ def dialogues() -> list[list[bytes]]:
 def seeds() -> list[bytes]:
     """All of them, always in the same order."""
     groups = (_published, _overlay, _errors, _fragments, _odd, _tunnels)
-    return [bytes(packet) for group in groups for packet in group()]
+    groups6 = (_by_ipv6, _errors_by_ipv6, _extensions)
+    return [bytes(packet) for group in (*groups, *groups6) for packet in group()]
