@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ebpfmesh.datapath.errors import MapError
 from ebpfmesh.datapath.loader import Module
-from ebpfmesh.datapath.maps import address_to_int, int_to_address
+from ebpfmesh.datapath.maps import STATE_OF, address_to_int, int_to_address
 from ebpfmesh.model import BackendState, FrontendKind, Protocol, Scheduler
 
 _SCHEDULER, _AFFINITY, _RESTRICTED = 3, 1 << 2, 1 << 3
@@ -142,7 +142,7 @@ class Lookup:
             address=int_to_address(leaf.address),
             vni=leaf.vni,
             vtep=int_to_address(leaf.vtep) if leaf.vtep else "",
-            state=BackendState(leaf.state) if leaf.state else None,
+            state=STATE_OF.get(leaf.state),
             gateway=int_to_address(leaf.gateway_address) if leaf.gateway_ifindex else "",
         )
 

@@ -404,7 +404,7 @@ _STATES = {
     BackendState.DRAINING: 2,
     BackendState.GONE: 3,
 }
-_STATE_OF = {1: BackendState.READY, 2: BackendState.DRAINING, 3: BackendState.GONE}
+STATE_OF = {1: BackendState.READY, 2: BackendState.DRAINING, 3: BackendState.GONE}
 
 
 def _state(backend: Backend) -> int:
@@ -425,7 +425,7 @@ def _backend(leaf: Any, pool: PoolKey | None) -> Backend:
         address=int_to_address(leaf.address),
         mac=_mac_text(leaf.mac),
         vtep=int_to_address(leaf.vtep) if leaf.vtep else "",
-        state=_STATE_OF[leaf.state],
+        state=STATE_OF[leaf.state],
         gateway=gateway,
     )
 
