@@ -34,13 +34,17 @@ _DATE = "2026-01-01T00:00:00.000000000Z"
 
 @dataclass(frozen=True)
 class Size:
-    """How large a Swarm is. Every `publishing`-th service publishes a port; 0: none does."""
+    """How large a Swarm is. Every `publishing`-th service publishes a port; 0: none does.
+
+    The first `large` tasks are all of service 0, the others go round the other services.
+    """
 
     services: int = 1000
     tasks: int = 10_000
     nodes: int = 100
     networks: int = 20
     publishing: int = 5
+    large: int = 0
 
 
 def _id(kind: str, number: int) -> str:
@@ -98,6 +102,14 @@ def home(service: int, size: Size) -> int:
     return service % size.networks + 1
 
 
+def service_of(task: int, size: Size) -> int:
+    """Whose task it is."""
+    if task < size.large:
+        return 0
+    rest = size.services - (size.large > 0)
+    return size.services - 1 - (task - size.large) % rest
+
+
 def publishes(service: int, size: Size) -> bool:
     """Whether a service has a published port."""
     return size.publishing > 0 and service % size.publishing == 0
@@ -110,7 +122,7 @@ def documents(size: Size) -> dict[str, list[Doc]]:
     """What a manager answers: path -> list of objects."""
     return {
         "/services": [service_doc(number, size) for number in range(size.services)],
-        "/tasks": [task_doc(number, number % size.services, size) for number in range(size.tasks)],
+        "/tasks": [task_doc(n, service_of(n, size), size) for n in range(size.tasks)],
         "/nodes": [_node_doc(number) for number in range(size.nodes)],
         "/networks": [_network_doc(number) for number in range(size.networks + 1)],
     }

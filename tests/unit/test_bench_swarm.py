@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from collections import Counter
+
 from bench.maglev import build, moved, names
-from bench.swarm import Size, local_view, mesh, node_id, task_id, without
+from bench.swarm import Size, local_view, mesh, node_id, service_id, task_id, without
 from ebpfmesh.desired import desired_state, notes
 from ebpfmesh.model import FrontendKind
 
@@ -52,3 +54,11 @@ def test_what_moves_is_counted_among_those_who_stay() -> None:
     assert moved(table, table, backends, backends) == 0
     fewer = backends[1:]
     assert 0 < moved(table, build(fewer, 1021), backends, fewer) < 0.05
+
+
+def test_a_large_service_has_its_tasks_and_the_others_share_the_rest() -> None:
+    size = Size(services=20, tasks=200, nodes=10, networks=4, large=67)
+    counts = Counter(task.service_id for task in mesh(size).tasks.values())
+    assert counts.pop(service_id(0)) == 67
+    assert len(counts) == 19
+    assert set(counts.values()) == {7}
