@@ -22,6 +22,8 @@ static __always_inline enum reason deliver_open(const struct packet *p, struct f
 	struct frontend *frontend = port_frontend(p->t.dport, p->protocol);
 	struct backend *backend = backends.lookup(&id);
 
+	if (!id) /* none of this node: what begins a flow is told so, where nobody else is ready */
+		return frontend && may_begin(p) ? DROP_no_backend : DROP_not_local;
 	if (!frontend || !backend || backend->pool != frontend->pool)
 		return DROP_not_published;
 	if (!backend->gateway_ifindex || backend->state == BACKEND_GONE)
@@ -120,74 +122,57 @@ static __always_inline int deliver_refusal(struct __sk_buff *skb, const struct p
 		return answer_out(skb, p->t.saddr, ifindex);
 	if (!returns_wrapped(entry, p->t.saddr))
 		return send_out(new->ifindex);
-	return tc_send_wrapped(skb, entry, entry, NODE_VTEP, flow_hash(p));
+	return tc_send_wrapped(skb, entry, entry, NODE_VTEP, flow_hash(p), 0);
 }
 
-/* Into a task of this node. A known flow keeps its task, whatever a newer table says. */
-static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p, __u32 id,
-				   struct flow *new)
+/* A flow that is known. It keeps its task, whatever a newer table says. */
+static __always_inline int deliver_on(struct __sk_buff *skb, const struct packet *p,
+				      struct flow_key *key, struct flow *flow, struct flow *new)
 {
-	struct flow_key key = flow_key_of(p, 0);
-	struct flow *flow = deliver_known(p, &key);
-	enum reason why;
-	__u64 seen_ns;
+	__u64 seen_ns = flow->seen_ns;
 
-	if (has_expired(p)) {
+	flow = flow_track(p, key, flow, TO_BACKEND);
+	/* Routes are asked as rarely as the record is renewed. */
+	if (flow->entry != new->entry || flow->seen_ns != seen_ns) {
 		deliver_way_back(skb, p, new);
-		return deliver_refusal(skb, p, new, DROP_ttl_exceeded);
+		deliver_turn(key, flow, new);
 	}
-	if (flow) {
-		seen_ns = flow->seen_ns;
-		flow = flow_track(p, &key, flow, TO_BACKEND);
-		/* Routes are asked as rarely as the record is renewed. */
-		if (flow->entry != new->entry || flow->seen_ns != seen_ns) {
-			deliver_way_back(skb, p, new);
-			deliver_turn(&key, flow, new);
-		}
-		return deliver_flow(skb, p, flow);
-	}
+	return deliver_flow(skb, p, flow);
+}
+
+static __always_inline int deliver_first(struct __sk_buff *skb, const struct packet *p,
+					 struct flow_key *key, __u32 id, struct flow *new)
+{
+	enum reason why;
+
 	deliver_way_back(skb, p, new);
-	why = deliver_open(p, &key, id, new);
-	if (why == DROP_backend_gone)
+	why = deliver_open(p, key, id, new);
+	if (why == DROP_backend_gone || why == DROP_no_backend)
 		return deliver_refusal(skb, p, new, why);
 	if (why)
 		return leave(why, TC_ACT_SHOT);
 	return deliver_flow(skb, p, new);
 }
 
-static __always_inline int deliver_from_nic(struct __sk_buff *skb, const struct packet *p, __u32 id,
-					    __be32 entry)
+static __always_inline int deliver_expired(struct __sk_buff *skb, const struct packet *p,
+					   struct flow *new)
 {
-	struct flow new = { .entry = entry, .ifindex = skb->ifindex };
-
-	return deliver(skb, p, id, &new);
+	deliver_way_back(skb, p, new);
+	return deliver_refusal(skb, p, new, DROP_ttl_exceeded);
 }
 
-/* An ICMP error about an answer of a task of this node: into that task. */
-static __always_inline int deliver_error(struct __sk_buff *skb, const struct packet *p)
+/* Into a task of this node. */
+static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p, __u32 id,
+				   struct flow *new)
 {
-	struct packet quoted = {};
-	struct backend *backend;
-	struct flow_key key;
-	struct flow *flow;
-	__u32 id, ifindex;
+	struct flow_key key = flow_key_of(p, 0);
+	struct flow *flow = deliver_known(p, &key);
 
-	if (!icmp_error_read(skb, p, &quoted))
-		return leave(DROP_bad_inner, TC_ACT_SHOT);
-	key = quoted_key(&quoted, 0);
-	flow = flow_find(&key);
-	if (!flow || flow->flags & (FLOW_DIRECT | FLOW_VIA_KERNEL))
-		return leave(DROP_not_local, TC_ACT_SHOT);
-	id = flow->backend;
-	if (error_to_backend(skb, p, &quoted, flow))
-		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
-	backend = backends.lookup(&id);
-	if (!backend || !backend->gateway_ifindex)
-		return leave(DROP_backend_gone, TC_ACT_SHOT);
-	ifindex = backend->gateway_ifindex;
-	if (set_destination_mac(skb, backend->gateway_mac))
-		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
-	return bpf_redirect_peer(ifindex, 0);
+	if (has_expired(p))
+		return deliver_expired(skb, p, new);
+	if (flow)
+		return deliver_on(skb, p, &key, flow, new);
+	return deliver_first(skb, p, &key, id, new);
 }
 
 #endif

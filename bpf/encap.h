@@ -20,6 +20,13 @@ struct vxlan_header {
 	__be32 vni;
 };
 
+/* In the byte behind the VNI, which RFC 7348 reserves. */
+enum tunnel_mark {
+	MARK_SECOND_CHANCE = 0x80, /* another node was to have it, and has sent it on: see second.h
+				    */
+	MARK_ALL = MARK_SECOND_CHANCE,
+};
+
 /* What a wrapped packet has in front of its inner IP header. Called aligned, so that it is not read
  * byte by byte: the machines that eBPF is compiled for here read words anywhere.
  */
@@ -42,13 +49,14 @@ struct inner {
 	__be32 to;
 	__be32 entry;
 	__be32 outer_source;
+	__u8 mark; /* enum tunnel_mark */
 };
 
 /* Everything but the outer MACs. `length` is that of the inner IP packet. The source port
  * spreads flows over links and queues; a checksum of 0 is what RFC 7348 asks for.
  */
 static __always_inline void outer_fill(struct outer *o, __be32 vtep, __be32 to, __be32 entry,
-				       __u16 length, __u32 hash)
+				       __u16 length, __u32 hash, __u8 mark)
 {
 	__builtin_memset(&o->ip, 0, sizeof(o->ip));
 	o->ip.version = 4;
@@ -65,7 +73,7 @@ static __always_inline void outer_fill(struct outer *o, __be32 vtep, __be32 to, 
 	o->udp.len = bpf_htons(length + WRAP_LEN - sizeof(o->ip));
 	o->udp.check = 0;
 	o->vxlan.flags = bpf_htonl(VXLAN_FLAG_VNI);
-	o->vxlan.vni = bpf_htonl(MESH_VNI << 8);
+	o->vxlan.vni = bpf_htonl(MESH_VNI << 8 | mark);
 	docker_mac(o->inner_eth.h_dest, to);
 	docker_mac(o->inner_eth.h_source, entry);
 	o->inner_eth.h_proto = bpf_htons(ETH_P_IP);
@@ -83,7 +91,13 @@ static __always_inline bool is_wrapped(void *data, void *end)
 	       o->ip.protocol == IPPROTO_UDP && o->ip.daddr == NODE_VTEP &&
 	       !(o->ip.frag_off & bpf_htons(IP_FRAGMENT)) && o->udp.dest == bpf_htons(VXLAN_PORT) &&
 	       o->vxlan.flags == bpf_htonl(VXLAN_FLAG_VNI) &&
-	       o->vxlan.vni == bpf_htonl(MESH_VNI << 8);
+	       (o->vxlan.vni & ~bpf_htonl(MARK_ALL)) == bpf_htonl(MESH_VNI << 8);
+}
+
+/* What a tag says of a packet out of the tunnel. */
+static __always_inline __u32 tag_kind(enum tag_kind kind, __u8 mark)
+{
+	return kind | mark << 8;
 }
 
 /* Another node of the Swarm. This one sends itself nothing: what bears its address is forged. */
@@ -92,11 +106,22 @@ static __always_inline bool is_other_node(__be32 vtep)
 	return vtep != NODE_VTEP && nodes.lookup(&vtep);
 }
 
+/* Whether the outer source may have sent this. The entry node wraps by itself: answers are sent to
+ * it, and nothing wrapped shall go to an address that merely a MAC has named. Of a second chance
+ * the entry node is a third one, or this one.
+ */
+static __always_inline bool may_wrap(const struct inner *inner)
+{
+	__be32 entry = inner->entry;
+
+	if (!(inner->mark & MARK_SECOND_CHANCE))
+		return entry == inner->outer_source;
+	return entry != inner->outer_source && inner->to != NODE_VTEP && nodes.lookup(&entry);
+}
+
 /* Reads and judges a wrapped packet; p is filled from the inner one, but for the ports of a later
  * fragment. An ICMP packet, which only tc can translate, is HANDBACK_other_protocol. `frame` is
- * what there is, from the outer Ethernet header on. The entry node wraps by itself, so it is the
- * outer source as well: answers are sent to it, and nothing wrapped shall go to an address that
- * merely a MAC has named.
+ * what there is, from the outer Ethernet header on.
  */
 static __always_inline enum reason unwrap_check(void *data, void *end, __u32 frame,
 						struct packet *p, struct inner *inner)
@@ -113,8 +138,11 @@ static __always_inline enum reason unwrap_check(void *data, void *end, __u32 fra
 		return DROP_bad_inner;
 	__builtin_memcpy(&inner->to, o->inner_eth.h_dest + 2, 4);
 	__builtin_memcpy(&inner->entry, o->inner_eth.h_source + 2, 4);
-	if (inner->entry != inner->outer_source)
+	inner->mark = bpf_ntohl(o->vxlan.vni) & MARK_ALL;
+	if (!may_wrap(inner))
 		return DROP_bad_inner;
+	if (inner->entry == NODE_VTEP)
+		inner->entry = 0;
 	why = parse_ipv4(o + 1, end, p);
 	if (why == HANDBACK_fragment && has_flows(p->protocol))
 		why = REASON_NONE;

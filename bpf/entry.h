@@ -132,11 +132,25 @@ static __always_inline enum reason entry_kernels(const struct packet *p, struct 
 	return why;
 }
 
+/* Remembers whom a flow was given to. */
+static __always_inline void entry_note(const struct packet *p, struct flow_key *key,
+				       const struct frontend *frontend, const struct choice *choice)
+{
+	struct entry entry = { .seen_ns = bpf_ktime_get_coarse_ns(),
+			       .backend = choice->id,
+			       .frontend = choice->frontend,
+			       .address = choice->backend->address };
+
+	entry.flags = live_flags(frontend, flags_of(p, TO_BACKEND));
+	entries.delete(key);
+	transient_entries.update(key, &entry);
+	live_begin(choice->id, entry.flags);
+}
+
 static __always_inline enum reason entry_balance(void *ctx, const struct packet *p,
 						 struct flow_key *key, struct frontend *frontend,
 						 struct choice *choice)
 {
-	struct entry entry = {};
 	struct backend *backend;
 	__be32 address = p->t.daddr;
 	enum reason why;
@@ -153,18 +167,11 @@ static __always_inline enum reason entry_balance(void *ctx, const struct packet 
 	backend = backends.lookup(&id);
 	if (!id || !backend)
 		return DROP_no_backend;
-	entry.seen_ns = bpf_ktime_get_coarse_ns();
-	entry.backend = id;
-	entry.frontend = frontend->id;
-	entry.address = backend->address;
-	entry.flags = live_flags(frontend, flags_of(p, TO_BACKEND));
-	entries.delete(key);
-	transient_entries.update(key, &entry);
-	count_new_entry(frontend->id);
-	live_begin(id, entry.flags);
 	choice->backend = backend;
 	choice->id = id;
 	choice->frontend = frontend->id;
+	entry_note(p, key, frontend, choice);
+	count_new_entry(frontend->id);
 	return REASON_NONE;
 }
 

@@ -5,13 +5,13 @@
 #ifndef EBPFMESH_MESH_NIC_H
 #define EBPFMESH_MESH_NIC_H
 
-#include "deliver.h"
 #include "encap.h"
 #include "entry.h"
 #include "guard.h"
 #include "icmp_error.h"
 #include "ip_options.h"
 #include "refuse.h"
+#include "second.h"
 #include "send.h"
 #include "split.h"
 #include "too_big.h"
@@ -55,19 +55,17 @@ static __always_inline int nic_tunnel(struct __sk_buff *skb)
 			return leave(DROP_bad_inner, TC_ACT_SHOT);
 	} else {
 		local = local_backends.lookup(&inner.to);
-		if (!local)
-			return leave(DROP_not_local, TC_ACT_SHOT);
-		id = *local;
+		id = local ? *local : 0;
 	}
 	if (bpf_skb_adjust_room(skb, -WRAP_LEN, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
-	if (!id)
+	if (inner.to == NODE_VTEP)
 		return forward_return(skb, &p);
 	if (icmp)
-		return deliver_error(skb, &p);
+		return deliver_error(skb, &p, inner.entry, inner.mark);
 	if (p.fragment == FRAGMENT_LATER && find_first_fragment(&p))
 		return leave(DROP_fragment, TC_ACT_SHOT);
-	return deliver_from_nic(skb, &p, id, inner.entry);
+	return deliver_from_nic(skb, &p, id, inner.entry, inner.mark);
 }
 
 static __always_inline int nic_forward(struct __sk_buff *skb, struct packet *p,
@@ -78,7 +76,7 @@ static __always_inline int nic_forward(struct __sk_buff *skb, struct packet *p,
 		return leave(DROP_too_big, TC_ACT_SHOT);
 	if (!fits(skb, p, TUNNEL_MTU))
 		return answer_too_big(skb, p, TUNNEL_MTU);
-	return tc_send_wrapped(skb, backend->vtep, backend->address, NODE_VTEP, flow_hash(p));
+	return tc_send_wrapped(skb, backend->vtep, backend->address, NODE_VTEP, flow_hash(p), 0);
 }
 
 /* What XDP has found out already. */
@@ -86,12 +84,13 @@ static __always_inline int nic_tagged(struct __sk_buff *skb, const struct tag *t
 				      struct packet *p)
 {
 	__u32 id = tag->backend;
+	__u8 kind = tag->kind;
 	struct backend *backend;
 
-	if (tag->kind == TAG_RETURN)
+	if (kind == TAG_RETURN)
 		return forward_return(skb, p);
-	if (tag->kind == TAG_DELIVER)
-		return deliver_from_nic(skb, p, id, tag->entry);
+	if (kind == TAG_DELIVER)
+		return deliver_from_nic(skb, p, id, tag->entry, tag->kind >> 8);
 	backend = backends.lookup(&id);
 	if (!backend)
 		return leave(DROP_backend_gone, TC_ACT_SHOT);
@@ -133,7 +132,7 @@ static __always_inline int nic_enter(struct __sk_buff *skb, struct packet *p)
 		count_entry(choice.frontend, p->length);
 	if (!choice.backend->gateway_ifindex)
 		return nic_forward(skb, p, choice.backend);
-	return deliver_from_nic(skb, p, choice.id, 0);
+	return deliver_from_nic(skb, p, choice.id, 0, 0);
 }
 
 /* Whom an ICMP error is for: who has sent the answer that it quotes, in this node's name. */
@@ -154,7 +153,7 @@ static __always_inline int nic_error_on(struct __sk_buff *skb, const struct pack
 					struct packet *quoted, const struct backend *backend)
 {
 	if (backend->gateway_ifindex)
-		return deliver_error(skb, p);
+		return deliver_error(skb, p, 0, 0);
 	return nic_forward(skb, quoted, backend);
 }
 

@@ -41,7 +41,7 @@ static __always_inline int send_reply(struct __sk_buff *skb, const struct packet
 		return reply_out(skb, reply->to.daddr, reply->ifindex);
 	if (!returns_wrapped(reply->entry, reply->to.daddr))
 		return send_out(reply->ifindex);
-	return tc_send_wrapped(skb, reply->entry, reply->entry, NODE_VTEP, flow_hash(p));
+	return tc_send_wrapped(skb, reply->entry, reply->entry, NODE_VTEP, flow_hash(p), 0);
 }
 
 static __always_inline int task_reply(struct __sk_buff *skb, struct packet *p, struct flow_key *key,

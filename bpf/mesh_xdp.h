@@ -11,8 +11,7 @@
 #include "surrogate.h"
 
 /* Leaves a note for tc. False where the driver has no metadata: tc then finds out by itself. */
-static __always_inline bool tag_packet(struct xdp_md *ctx, enum tag_kind kind, __u32 backend,
-				       __be32 entry)
+static __always_inline bool tag_packet(struct xdp_md *ctx, __u32 kind, __u32 backend, __be32 entry)
 {
 	struct tag *tag;
 
@@ -77,7 +76,7 @@ static __always_inline int xdp_send_wrapped(struct xdp_md *ctx, const struct pac
 	o = (void *)(long)ctx->data;
 	if ((void *)(o + 1) > (void *)(long)ctx->data_end)
 		return leave(DROP_rewrite_failed, XDP_DROP);
-	outer_fill(o, vtep, to, NODE_VTEP, p->length, flow_hash(p));
+	outer_fill(o, vtep, to, NODE_VTEP, p->length, flow_hash(p), 0);
 	__builtin_memcpy(o->eth.h_dest, node->dmac, 6);
 	__builtin_memcpy(o->eth.h_source, node->smac, 6);
 	return XDP_TX;
@@ -167,10 +166,9 @@ static __always_inline int xdp_tunnel(struct xdp_md *ctx)
 			return leave(DROP_rewrite_failed, XDP_DROP);
 		return xdp_return(ctx, &p);
 	}
+	/* What is for no task of this node is tc's to judge: see second.h. */
 	id = local_backends.lookup(&inner.to);
-	if (!id)
-		return leave(DROP_not_local, XDP_DROP);
-	if (!tag_packet(ctx, TAG_DELIVER, *id, inner.entry))
+	if (!tag_packet(ctx, tag_kind(TAG_DELIVER, inner.mark), id ? *id : 0, inner.entry))
 		return XDP_PASS;
 	if (!xdp_unwrap(ctx))
 		return leave(DROP_rewrite_failed, XDP_DROP);

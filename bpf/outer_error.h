@@ -43,7 +43,8 @@ static __always_inline bool is_ours(const struct quoted_outer *q)
 	       q->ip.version == 4 && q->ip.ihl == 5 && q->ip.protocol == IPPROTO_UDP &&
 	       q->ip.saddr == NODE_VTEP && q->udp.dest == bpf_htons(VXLAN_PORT) &&
 	       q->vxlan.flags == bpf_htonl(VXLAN_FLAG_VNI) &&
-	       q->vxlan.vni == bpf_htonl(MESH_VNI << 8) && is_other_node(node);
+	       (q->vxlan.vni & ~bpf_htonl(MARK_ALL)) == bpf_htonl(MESH_VNI << 8) &&
+	       is_other_node(node);
 }
 
 /* The room that is left in the tunnel, 0 if the message says nothing of use. One with extensions
@@ -130,7 +131,7 @@ static __always_inline int mesh_outer_error(struct __sk_buff *skb)
 	p.t.daddr = ip.daddr;
 	if (quote_inner(skb, &q, &ip, room))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
-	return answer ? deliver_error(skb, &p) : forward_return(skb, &p);
+	return answer ? deliver_error(skb, &p, 0, 0) : forward_return(skb, &p);
 }
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Why a packet was dropped or handed back to the kernel. The names are those of the metrics;
- * Python reads these two lists.
+/* Why a packet was dropped, handed back to the kernel, or given to another backend. The names are
+ * those of the metrics; Python reads these lists.
  */
 #ifndef EBPFMESH_REASONS_H
 #define EBPFMESH_REASONS_H
@@ -43,12 +43,18 @@
 	X(local_socket)    /* a connection that the node itself has opened */                      \
 	X(ipv6_extension)  /* an IPv6 fragment, or another extension header */
 
+/* Of packets that are carried on: why their flow has got another backend. */
+#define RETRY_REASONS(X)                                                                           \
+	X(second_chance) /* the entry node did not know yet that its backend takes no new ones */
+
 #define DROP_REASON(name) DROP_##name,
 #define HANDBACK_REASON(name) HANDBACK_##name,
+#define RETRY_REASON(name) RETRY_##name,
 
 enum reason {
 	REASON_NONE = 0,
-	DROP_REASONS(DROP_REASON) HANDBACK_REASONS(HANDBACK_REASON) REASON_MAX,
+	DROP_REASONS(DROP_REASON)
+	HANDBACK_REASONS(HANDBACK_REASON) RETRY_REASONS(RETRY_REASON) REASON_MAX,
 };
 
 #endif

@@ -283,7 +283,7 @@ enum tag_kind {
 
 struct tag {
 	__u32 magic;
-	__u32 kind;
+	__u32 kind; /* enum tag_kind, with the tunnel's mark above */
 	__u32 backend;
 	__be32 entry;
 };

@@ -146,6 +146,12 @@ def _reasons(status: Status) -> Iterator[Metric]:
         ("reason",),
         {(reason,): count for reason, count in status.handbacks.items()},
     )
+    yield _counter(
+        "ebpfmesh_retries",
+        "Flows that got another backend before they were lost.",
+        ("reason",),
+        {(reason,): count for reason, count in status.retries.items()},
+    )
 
 
 def _maps(status: Status) -> Iterator[Metric]:

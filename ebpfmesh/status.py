@@ -7,6 +7,8 @@ integers; ages and spans are seconds.
 
 from __future__ import annotations
 
+import msgspec
+
 from ebpfmesh.model import Frozen
 
 STATUS_VERSION = 1
@@ -156,7 +158,10 @@ class NoteStatus(Frozen, frozen=True, omit_defaults=False):
 
 
 class Status(Frozen, frozen=True, omit_defaults=False):
-    """All of it. `problems` is empty if the agent is healthy."""
+    """All of it. `problems` is empty if the agent is healthy.
+
+    `drops`, `handbacks` and `retries` (flows that got another backend) are counted by reason.
+    """
 
     version: int
     problems: tuple[str, ...]
@@ -171,6 +176,7 @@ class Status(Frozen, frozen=True, omit_defaults=False):
     syncs: int
     sync_errors: int
     last_error: str = ""
+    retries: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class FlowStatus(Frozen, frozen=True, omit_defaults=False):

@@ -105,6 +105,7 @@ class Answers:
             services=reader.services(),
             drops=reader.drops(),
             handbacks=reader.handbacks(),
+            retries=reader.retries(),
             notes=tuple(NoteStatus(str(n.severity), n.subject, n.text) for n in found),
             syncs=keeper.timer.count,
             sync_errors=keeper.timer.errors,

@@ -124,6 +124,10 @@ class MapReader:
         """Packets handed back to the kernel, by reason."""
         return self._reasons("handback")
 
+    def retries(self) -> dict[str, int]:
+        """Flows that got another backend before they were lost, by reason."""
+        return self._reasons("retry")
+
     def _reasons(self, kind: str) -> dict[str, int]:
         return {name: n for (k, name), n in self._counters.reasons().items() if k == kind}
 

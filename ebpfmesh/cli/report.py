@@ -51,6 +51,7 @@ def summary(status: Status) -> list[Text]:
         _line("maps", "  ".join(_fill(each) for each in status.maps)),
         _line("dropped", _reasons(status.drops)),
         _line("to kernel", _reasons(status.handbacks)),
+        _line("retried", _reasons(status.retries)),
     ]
     lines += [
         Text(f"{note.severity}: {clean(note.subject)}: {clean(note.text)}", style_of(note.severity))

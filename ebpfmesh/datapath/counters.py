@@ -40,7 +40,7 @@ class Counters:
         return self._read("entry_counters", frontend_id)
 
     def reasons(self) -> dict[tuple[str, str], int]:
-        """(``drop`` or ``handback``, reason) -> packets."""
+        """(``drop``, ``handback`` or ``retry``, reason) -> packets."""
         table = self._module.table("reasons")
         return {name: sum(table[index]) for index, name in self._reasons.items()}
 

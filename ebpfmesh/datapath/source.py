@@ -63,10 +63,10 @@ def pinned_maps(directory: Path) -> list[str]:
 
 
 def reasons(directory: Path) -> dict[int, tuple[str, str]]:
-    """Index in the `reasons` map -> (``drop`` or ``handback``, name), read from reasons.h."""
+    """Index in the `reasons` map -> kind (``drop``, ``handback``, ``retry``) and name."""
     text = (directory / "reasons.h").read_text()
     found: list[tuple[str, str]] = []
-    for kind in ("DROP", "HANDBACK"):
+    for kind in ("DROP", "HANDBACK", "RETRY"):
         match = re.search(_REASON_LIST.format(kind=kind), text, re.DOTALL)
         if match is None:
             raise ValueError(f"reasons.h does not define {kind}_REASONS")

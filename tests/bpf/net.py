@@ -24,6 +24,7 @@ CLIENT, CLIENT_MAC = "192.0.2.100", "02:00:00:00:00:64"
 STRANGER = "192.0.2.66"
 NODE_A6, NODE_B6, CLIENT6 = "fd00:192:0:2::11", "fd00:192:0:2::12", "fd00:192:0:2::100"
 MESH_VNI = 15461121
+SECOND_CHANCE = 0x80  # the tunnel's mark
 
 # An overlay network.
 VNI, OTHER_VNI = 4097, 4098
@@ -203,13 +204,19 @@ def wrapped(
     source_port: int,
     macs: Macs = (NODE_A_MAC, NODE_B_MAC),
     vni: int = MESH_VNI,
+    mark: int = 0,
     **ip: Any,
 ) -> Packet:
-    """`packet`, its Ethernet header replaced, in the tunnel; `inner` is (entry node, to)."""
+    """`packet`, its Ethernet header replaced, in the tunnel; `inner` is (entry node, to).
+
+    `mark` is the byte behind the VNI.
+    """
     outer = {"src": route[0], "dst": route[1], "id": 0, "flags": "DF", "ttl": 64, **ip}
     entry, to = inner
     outer_layers = (
-        IP(**outer) / UDP(sport=source_port, dport=4789, chksum=0) / VXLAN(flags=8, vni=vni)
+        IP(**outer)
+        / UDP(sport=source_port, dport=4789, chksum=0)
+        / VXLAN(flags=8, vni=vni, reserved2=mark)
     )
     inner_eth = Ether(src=docker_mac(entry), dst=docker_mac(to))
     frame: Packet = Ether(src=macs[0], dst=macs[1]) / outer_layers / inner_eth

@@ -19,6 +19,7 @@ REACHED = {
     *("drop_forged_tunnel", "drop_spoofed_source", "drop_not_local", "drop_not_published"),
     *("drop_too_big", "handback_not_ipv4", "handback_truncated", "handback_ip_options"),
     *("handback_other_protocol", "handback_no_frontend", "handback_foreign_address"),
+    "retry_second_chance",
 }
 
 # Only where the kernel refuses to change a packet, or every source port is taken.

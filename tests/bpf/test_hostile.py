@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from scapy.layers.inet import ICMP, IP
+from scapy.layers.inet import ICMP, IP, TCP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
@@ -130,14 +130,17 @@ def test_only_published_ports_are_reached_through_the_tunnel(node: Node, port: i
 
 
 def test_backend_that_two_nodes_take_for_the_others(node: Node, node_b: Node) -> None:
-    """Stale views must not let a packet go round: what came wrapped is not wrapped again."""
+    """Stale views must not let a packet go round: what came wrapped is wrapped again but once."""
     node.port(8081, 8081).backends(remote(THERE, NODE_B))
     node_b.port(8081, 8081).backends(remote(THERE, NODE_A))
     asked = tcp(f"{CLIENT}:4000", f"{NODE_A}:8081", macs=(NODE_B_MAC, NODE_A_MAC))
     sent = node.nic_xdp(asked)
-    assert node_b.nic_xdp(sent.data).verdict == XDP_DROP
-    assert node_b.nic_ingress(sent.data).verdict == TC_SHOT
-    assert node_b.reasons() == {"drop_not_local": 2}
+    back = node_b.nic_ingress(sent.data)
+    assert back.verdict == TC_REDIRECT
+    assert node_b.reasons() == {"retry_second_chance": 1}
+    refused = node.nic_ingress(back.data)
+    assert Ether(refused.data)[TCP].flags == "RA"
+    assert node.reasons() == {"drop_no_backend": 1}
 
 
 def test_nested_tunnel_is_unwrapped_once(node: Node) -> None:

@@ -92,7 +92,6 @@ def _fragment() -> Packet:
 DROPPED = [
     pytest.param(arriving(request(), STRANGER), "drop_bad_outer_source", id="from a stranger"),
     pytest.param(arriving(_fragment()), "drop_bad_inner", id="bad fragment inside"),
-    pytest.param(arriving(request(), to="10.0.0.99"), "drop_not_local", id="for no task here"),
     pytest.param(returning(answer(f"{STRANGER}:80")), "drop_bad_inner", id="answer of a stranger"),
 ]
 

@@ -75,6 +75,7 @@ STATUS = Status(
     ),
     drops={"no_backend": 2, "too_big": 0},
     handbacks={},
+    retries={"second_chance": 5},
     notes=(NoteStatus("warning", "echo", "a task has no docker_gwbridge endpoint"),),
     syncs=3,
     sync_errors=0,

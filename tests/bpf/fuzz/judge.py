@@ -11,6 +11,7 @@ from ..node import TC_OK, TC_REDIRECT, TC_SHOT, TC_UNSPEC, XDP_DROP, XDP_PASS, X
 from .oracle import (
     ETHERNET,
     OTHER_VTEPS,
+    SECOND_CHANCE,
     VTEP,
     WRAP,
     adds_up,
@@ -36,10 +37,12 @@ NAMES = {
     False: {TC_UNSPEC: "handback", TC_OK: "ok", TC_SHOT: "drop", TC_REDIRECT: "redirect"},
 }
 
-# What is counted with each verdict: nothing, a drop, a hand-back, or an answer that was sent in
-# the place of a packet that was dropped. XDP counts only what it drops: the rest passes tc, which
-# counts it. So egress programs leave it to the ingress programs that the same packet has met.
+# What is counted with each verdict: nothing, a drop, a hand-back, an answer that was sent in the
+# place of a packet that was dropped, or that a packet which goes on has got another backend. XDP
+# counts no hand-backs: what it passes meets tc, which counts it. So egress programs leave it to the
+# ingress programs that the same packet has met.
 NOTHING, DROP, HANDBACK, ANSWER = "nothing", "drop", "handback", "answer"
+RETRY = "retry"
 RULES: dict[str, dict[str, frozenset[str]]] = {
     "nic_xdp": {
         "pass": frozenset({NOTHING}),
@@ -55,7 +58,7 @@ RULES: dict[str, dict[str, frozenset[str]]] = {
     },
     "nic_ingress": {
         "handback": frozenset({HANDBACK}),
-        "redirect": frozenset({NOTHING, ANSWER}),
+        "redirect": frozenset({NOTHING, ANSWER, RETRY}),
         "drop": frozenset({DROP}),
     },
     "gateway_ingress": {
@@ -129,6 +132,8 @@ def _kind(run: Run, name: str) -> str:
     (reason,) = run.counted
     if name not in {"drop", "handback"} and reason in ANSWERED:
         return ANSWER
+    if reason.startswith("retry_"):
+        return RETRY
     return DROP if reason.startswith("drop_") else HANDBACK
 
 
@@ -178,12 +183,25 @@ def _outer(out: bytes) -> None:
         raise Wrong(f"wrapped twice: {out.hex()}")
 
 
+def _second_chance(asked: bytes, sent: bytes) -> bool:
+    """Whether what came wrapped is sent on once, in its entry node's name, as it is."""
+    marks = (asked[ETHERNET + 35], sent[ETHERNET + 35])
+    entry = slice(WRAP + 6, WRAP + 12)
+    return (
+        marks == (0, SECOND_CHANCE)
+        and asked[entry] == sent[entry]
+        and inner_of(asked).startswith(inner_of(sent)[ETHERNET:], ETHERNET)
+    )
+
+
 def _answer_in_the_tunnel(run: Run) -> None:
     """What came wrapped leaves wrapped only as the answer to it, back to its entry node."""
     asked, answered = run.packet, run.out
+    if _second_chance(asked, answered):
+        return
     if not run.counted:
         raise Wrong(f"a wrapped packet was wrapped again: {answered.hex()}")
-    if answered[30:34] != asked[26:30]:
+    if answered[30:34] != asked[WRAP + 8 : WRAP + 12]:
         raise Wrong(f"the answer to a wrapped packet goes elsewhere: {answered.hex()}")
     at = WRAP + 26
     if answered[at : at + 8] != asked[at + 4 : at + 8] + asked[at : at + 4]:

@@ -18,7 +18,8 @@ HEADER6 = 40
 _LEAST = {TCP: 20, UDP: 8, SCTP: 12}  # bytes of the transport header
 VTEP = socket.inet_aton(NODE_A)
 OTHER_VTEPS = {socket.inet_aton(NODE_B), socket.inet_aton(NODE_C)}
-_VXLAN = bytes.fromhex("08000000") + MESH_VNI.to_bytes(3, "big") + b"\0"
+_VXLAN = bytes.fromhex("08000000") + MESH_VNI.to_bytes(3, "big")
+SECOND_CHANCE = 0x80  # in the byte behind the VNI
 
 
 class Flow(NamedTuple):
@@ -78,7 +79,8 @@ def is_tunnel(frame: bytes) -> bool:
         and not (frame[20] & 0x3F or frame[21])
         and frame[23] == UDP
         and frame[36:38] == b"\x12\xb5"
-        and frame[42:50] == _VXLAN
+        and frame[42:49] == _VXLAN
+        and frame[49] in {0, SECOND_CHANCE}
     )
 
 

@@ -37,6 +37,7 @@ from ..net import (
     NODE_B_MAC,
     NODE_C,
     PUBLISHED,
+    SECOND_CHANCE,
     STRANGER,
     TARGET,
     THERE,
@@ -274,6 +275,10 @@ def _tunnels() -> Iterator[Packet]:
     yield _tunnelled(inside, THERE)
     yield _tunnelled(inside, NODE_B)
     yield _tunnelled(inside, "255.255.255.255")
+    for source, to in product((NODE_B, NODE_C, STRANGER), (HERE, NODE_A, "10.0.0.99")):
+        yield _tunnelled(inside, to, source=source, mark=SECOND_CHANCE)
+    mixed = (f"{CLIENT}:4000", f"{NODE_B}:{MIXED}")
+    yield from (_tunnelled(make(*mixed), "10.0.0.99") for make in (tcp, udp, sctp))
     yield _tunnelled(inside, HERE, vni=VNI)
     yield wrapped(inside, (HERE_GATEWAY, NODE_B), (NODE_A, THERE), 0xC001, (UNDERLAY[0], BRIDGE))
     yield wrapped(inside, (ALICE, VIP), (NODE_A, THERE), 0xC001)
