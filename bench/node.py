@@ -19,6 +19,7 @@ from ebpfmesh.agent.reconcile import Reconciler
 from ebpfmesh.datapath.attach import Attached, Attacher, XdpPolicy
 from ebpfmesh.datapath.loader import Module
 from ebpfmesh.datapath.maps import Maps, address_to_int
+from ebpfmesh.datapath.objects import load_object
 from ebpfmesh.ids import Ids
 from ebpfmesh.model import Attachment
 from tests.bpf.sandbox import ifindex, sandbox
@@ -56,16 +57,18 @@ def quiet() -> None:
 
 @contextmanager
 def bench_node(vtep: str, **defines: int) -> Iterator[BenchNode]:
-    """Compiles the programs and opens their maps; `defines` go beyond the defaults of config.h."""
+    """Loads the programs and opens their maps; `defines` go beyond the defaults of config.h."""
     need_root()
     quiet()
+    with tempfile.TemporaryDirectory(prefix="ebpfmesh-bench-") as cache:
+        programs = load_object(Path(cache))
     with tempfile.TemporaryDirectory(prefix="ebpfmesh-bench-") as root, sandbox(Path(root)):
         constants = {
             "NODE_VTEP": address_to_int(vtep),
             "NIC_IFINDEX": ifindex("nic0"),
             **defines,
         }
-        module = Module(constants, Path(root) / "node")
+        module = Module(programs, constants, Path(root) / "node")
         module.fill_programs()
         try:
             yield BenchNode(module, reconciler_of(module))

@@ -1,18 +1,46 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Constants of this node, baked in by the loader's -D flags. The defaults let the programs be
- * compiled, and tested, by themselves.
- */
+/* What is not the same on every node, and sizes. */
 #ifndef EBPFMESH_CONFIG_H
 #define EBPFMESH_CONFIG_H
 
-#ifndef PIN_DIR
-#define PIN_DIR "/sys/fs/bpf/ebpfmesh/test"
-#endif
+/* A number of this node, 64 bits wide. The loader writes it over the placeholder in the compiled
+ * instructions, so that one object serves every node; the verifier knows it like any constant, and
+ * leaves out what it rules out. `otherwise` is what the loader takes where nothing is said; it
+ * reads it here. See datapath/object.py.
+ */
+#define NODE_CONSTANT(placeholder, otherwise)                                                      \
+	({                                                                                         \
+		__u64 constant_;                                                                   \
+		asm volatile("%0 = " #placeholder " ll" : "=r"(constant_));                        \
+		constant_;                                                                         \
+	})
 
-/* Sizes. MAGLEV_SIZE is a prime. */
-#ifndef MAGLEV_SIZE
-#define MAGLEV_SIZE 16381
-#endif
+/* This node on the underlay. NODE_VTEP is in network byte order. */
+#define NODE_VTEP NODE_CONSTANT(0xebf0c0de00000001, 0)
+#define NIC_IFINDEX NODE_CONSTANT(0xebf0c0de00000002, 0)
+#define UNDERLAY_MTU NODE_CONSTANT(0xebf0c0de00000003, 1500)
+#define NODE_COOKIE NODE_CONSTANT(0xebf0c0de00000004, 0)
+
+/* The network whose veth a program is attached to. */
+#define ATTACHED_VNI NODE_CONSTANT(0xebf0c0de00000005, 0)
+
+/* The tunnel between entry node and backend node. */
+#define MESH_VNI NODE_CONSTANT(0xebf0c0de00000006, 15461121)
+#define VXLAN_PORT NODE_CONSTANT(0xebf0c0de00000007, 4789)
+/* Whether containers are held to their own addresses. */
+#define SPOOF_CHECK NODE_CONSTANT(0xebf0c0de00000008, 1)
+#define RETURN_DSR NODE_CONSTANT(0xebf0c0de00000009, 0)
+
+/* How long an entry without packets still owns its 4-tuple: a minute, three, five days. */
+#define SYN_TIMEOUT_NS NODE_CONSTANT(0xebf0c0de0000000a, 60000000000)
+#define UDP_TIMEOUT_NS NODE_CONSTANT(0xebf0c0de0000000b, 180000000000)
+#define TCP_TIMEOUT_NS NODE_CONSTANT(0xebf0c0de0000000c, 432000000000000)
+
+/* Slots of a pool's table: a prime. The object is compiled for the largest. */
+#define MAGLEV_SIZE NODE_CONSTANT(0xebf0c0de0000000d, 16381)
+#define MAGLEV_MAX 131071
+
+/* Sizes of maps. Those with a guard may be given to the loader. */
 #ifndef MAX_FRONTENDS
 #define MAX_FRONTENDS 8192
 #endif
@@ -33,54 +61,15 @@
 #define MAX_ALLOWED 65536
 #define MAX_SURROGATES 65536
 
-/* This node on the underlay. NODE_VTEP is in network byte order. */
-#ifndef NODE_VTEP
-#define NODE_VTEP 0
-#endif
-#ifndef NIC_IFINDEX
-#define NIC_IFINDEX 0
-#endif
-#ifndef UNDERLAY_MTU
-#define UNDERLAY_MTU 1500
-#endif
-#ifndef NODE_COOKIE
-#define NODE_COOKIE 0
-#endif
-
 /* Whence IPv6 clients get the IPv4 address that stands for them: 240.0.0.0/5, of a class that RFC
  * 1112 has reserved. Linux takes such an address for any other. In host byte order.
  */
 #define SURROGATE_NET 0xf0000000
 #define SURROGATE_MASK 0xf8000000
 
-/* The tunnel between entry node and backend node. */
-#ifndef MESH_VNI
-#define MESH_VNI 15461121
-#endif
-#ifndef VXLAN_PORT
-#define VXLAN_PORT 4789
-#endif
-/* Whether containers are held to their own addresses. */
-#ifndef SPOOF_CHECK
-#define SPOOF_CHECK 1
-#endif
-#ifndef RETURN_DSR
-#define RETURN_DSR 0
-#endif
-
 #define SECOND_NS 1000000000ULL
 /* How stale the time stamp of a flow may be before a packet renews it, and its twin. */
 #define FLOW_TOUCH_NS (1 * SECOND_NS)
-/* How long an entry without packets still owns its 4-tuple. */
-#ifndef SYN_TIMEOUT_NS
-#define SYN_TIMEOUT_NS (60 * SECOND_NS)
-#endif
-#ifndef UDP_TIMEOUT_NS
-#define UDP_TIMEOUT_NS (180 * SECOND_NS)
-#endif
-#ifndef TCP_TIMEOUT_NS
-#define TCP_TIMEOUT_NS (5ULL * 24 * 3600 * SECOND_NS)
-#endif
 /* How long a fragment waits for the others. RFC 1122, 3.3.2, wants 60 to 120 s of a host, as much
  * as a host's memory allows; Linux gives it 30.
  */

@@ -7,72 +7,57 @@
 #include "reasons.h"
 #include "types.h"
 
+/* Made, and pinned by its name, by the loader, which reads name and type here. */
+#define PINNED_MAP(name, type, key, leaf, entries, flags)                                          \
+	BPF_F_TABLE(type, key, leaf, name, entries, flags)
+
 /* Written by the agent. Id 0 is never given: a slot that holds it is empty. */
-BPF_TABLE_PINNED("hash", struct frontend_key, struct frontend, frontends, 4 * MAX_FRONTENDS,
-		 PIN_DIR "/frontends");
+PINNED_MAP(frontends, "hash", struct frontend_key, struct frontend, 4 * MAX_FRONTENDS, 0);
 /* Longest prefix wins, though any will do. The value says nothing. */
-BPF_F_TABLE("lpm_trie:" PIN_DIR "/allowed", struct allow_key, u32, allowed, MAX_ALLOWED,
-	    BPF_F_NO_PREALLOC);
-BPF_TABLE_PINNED("array", u32, struct pool, pools, MAX_SERVICES, PIN_DIR "/pools");
-BPF_TABLE_PINNED("array", u32, struct backend, backends, MAX_BACKENDS, PIN_DIR "/backends");
-/* Pinned so that the size of the tables can be seen from outside. It goes without the type
- * information (BTF) that bcc gives to maps: the agent's tables have none, and up to Linux 6.1 a
- * table must be like its template in that, too.
+PINNED_MAP(allowed, "lpm_trie", struct allow_key, u32, MAX_ALLOWED, BPF_F_NO_PREALLOC);
+PINNED_MAP(pools, "array", u32, struct pool, MAX_SERVICES, 0);
+PINNED_MAP(backends, "array", u32, struct backend, MAX_BACKENDS, 0);
+/* Pinned so that the size of the tables can be seen from outside. The loader makes its value as
+ * long as MAGLEV_SIZE says.
  */
-#pragma push_macro("BPF_ANNOTATE_KV_PAIR")
-#undef BPF_ANNOTATE_KV_PAIR
-#define BPF_ANNOTATE_KV_PAIR(name, key, value) _Static_assert(1, "")
-BPF_TABLE_PINNED("array", u32, struct maglev_table, maglev_template, 1, PIN_DIR "/maglev_template");
-#pragma pop_macro("BPF_ANNOTATE_KV_PAIR")
-BPF_TABLE_PINNED("array_of_maps$maglev_template", u32, int, maglev, MAX_SERVICES,
-		 PIN_DIR "/maglev");
+PINNED_MAP(maglev_template, "array", u32, struct maglev_table, 1, 0);
+PINNED_MAP(maglev, "array_of_maps$maglev_template", u32, int, MAX_SERVICES, 0);
 /* Whose turn it is, of pools that go round. The agent only makes it. */
-BPF_TABLE_PINNED("array", u32, u64, turns, MAX_SERVICES, PIN_DIR "/turns");
+PINNED_MAP(turns, "array", u32, u64, MAX_SERVICES, 0);
 /* Connections of each backend through this node, for pools that want to know: see live.h. */
-BPF_TABLE_PINNED("array", u32, s64, live, MAX_BACKENDS, PIN_DIR "/live");
-BPF_TABLE_PINNED("hash", __be32, struct node, nodes, MAX_NODES, PIN_DIR "/nodes");
-BPF_TABLE_PINNED("hash", __be32, u32, addresses, MAX_ADDRESSES, PIN_DIR "/addresses");
-BPF_TABLE_PINNED("hash", struct ip6, u32, addresses6, MAX_ADDRESSES, PIN_DIR "/addresses6");
+PINNED_MAP(live, "array", u32, s64, MAX_BACKENDS, 0);
+PINNED_MAP(nodes, "hash", __be32, struct node, MAX_NODES, 0);
+PINNED_MAP(addresses, "hash", __be32, u32, MAX_ADDRESSES, 0);
+PINNED_MAP(addresses6, "hash", struct ip6, u32, MAX_ADDRESSES, 0);
 /* Address on the ingress network -> backend id, for the tasks of this node. */
-BPF_TABLE_PINNED("hash", __be32, u32, local_backends, MAX_BACKENDS, PIN_DIR "/local_backends");
+PINNED_MAP(local_backends, "hash", __be32, u32, MAX_BACKENDS, 0);
 /* Who is behind a veth, where that is known: see spoof.h. */
-BPF_TABLE_PINNED("hash", struct endpoint_key, struct endpoint, endpoints, MAX_BACKENDS,
-		 PIN_DIR "/endpoints");
-BPF_TABLE_PINNED("array", u32, struct settings, settings, 1, PIN_DIR "/settings");
+PINNED_MAP(endpoints, "hash", struct endpoint_key, struct endpoint, MAX_BACKENDS, 0);
+PINNED_MAP(settings, "array", u32, struct settings, 1, 0);
 
 /* Constants, written by the loader. Not pinned: every load has its own. */
 BPF_TABLE("array", u32, struct crc32c, crc32c, 1);
 
 /* Written by the programs. flows and replies are the two directions of a translation. */
-BPF_TABLE_PINNED("lru_hash", struct flow_key, struct flow, flows, MAX_FLOWS, PIN_DIR "/flows");
-BPF_TABLE_PINNED("lru_hash", struct flow_key, struct flow, replies, MAX_FLOWS, PIN_DIR "/replies");
-BPF_TABLE_PINNED("lru_hash", struct flow_key, struct entry, entries, MAX_FLOWS, PIN_DIR "/entries");
+PINNED_MAP(flows, "lru_hash", struct flow_key, struct flow, MAX_FLOWS, 0);
+PINNED_MAP(replies, "lru_hash", struct flow_key, struct flow, MAX_FLOWS, 0);
+PINNED_MAP(entries, "lru_hash", struct flow_key, struct entry, MAX_FLOWS, 0);
 /* Of the same kinds, what is half-open, unanswered or closed: see flow_table.h. */
-BPF_TABLE_PINNED("lru_hash", struct flow_key, struct flow, transient_flows, MAX_TRANSIENT,
-		 PIN_DIR "/transient_flows");
-BPF_TABLE_PINNED("lru_hash", struct flow_key, struct flow, transient_replies, MAX_TRANSIENT,
-		 PIN_DIR "/transient_replies");
-BPF_TABLE_PINNED("lru_hash", struct flow_key, struct entry, transient_entries, MAX_TRANSIENT,
-		 PIN_DIR "/transient_entries");
-BPF_TABLE_PINNED("lru_hash", struct fragment_key, struct fragment, fragments, MAX_FRAGMENTS,
-		 PIN_DIR "/fragments");
-BPF_TABLE_PINNED("lru_hash", struct sock_key, struct sock_origin, sock_origins, MAX_SOCKETS,
-		 PIN_DIR "/sock_origins");
-BPF_TABLE_PINNED("lru_hash", struct sock_key, struct sock_origin6, sock_origins6, MAX_SOCKETS,
-		 PIN_DIR "/sock_origins6");
+PINNED_MAP(transient_flows, "lru_hash", struct flow_key, struct flow, MAX_TRANSIENT, 0);
+PINNED_MAP(transient_replies, "lru_hash", struct flow_key, struct flow, MAX_TRANSIENT, 0);
+PINNED_MAP(transient_entries, "lru_hash", struct flow_key, struct entry, MAX_TRANSIENT, 0);
+PINNED_MAP(fragments, "lru_hash", struct fragment_key, struct fragment, MAX_FRAGMENTS, 0);
+PINNED_MAP(sock_origins, "lru_hash", struct sock_key, struct sock_origin, MAX_SOCKETS, 0);
+PINNED_MAP(sock_origins6, "lru_hash", struct sock_key, struct sock_origin6, MAX_SOCKETS, 0);
 /* IPv4 address -> the IPv6 client for which it stands. */
-BPF_TABLE_PINNED("lru_hash", __be32, struct surrogate, surrogates, MAX_SURROGATES,
-		 PIN_DIR "/surrogates");
+PINNED_MAP(surrogates, "lru_hash", __be32, struct surrogate, MAX_SURROGATES, 0);
 
-BPF_TABLE_PINNED("prog", u32, u32, programs, PROGRAM_MAX, PIN_DIR "/programs");
+PINNED_MAP(programs, "prog", u32, u32, PROGRAM_MAX, 0);
 
-BPF_TABLE_PINNED("percpu_array", u32, struct counter, frontend_counters, MAX_FRONTENDS,
-		 PIN_DIR "/frontend_counters");
-BPF_TABLE_PINNED("percpu_array", u32, struct counter, backend_counters, MAX_BACKENDS,
-		 PIN_DIR "/backend_counters");
+PINNED_MAP(frontend_counters, "percpu_array", u32, struct counter, MAX_FRONTENDS, 0);
+PINNED_MAP(backend_counters, "percpu_array", u32, struct counter, MAX_BACKENDS, 0);
 /* What came in at this node for a published port, wherever its backend is. */
-BPF_TABLE_PINNED("percpu_array", u32, struct counter, entry_counters, MAX_FRONTENDS,
-		 PIN_DIR "/entry_counters");
-BPF_TABLE_PINNED("percpu_array", u32, u64, reasons, REASON_MAX, PIN_DIR "/reasons");
+PINNED_MAP(entry_counters, "percpu_array", u32, struct counter, MAX_FRONTENDS, 0);
+PINNED_MAP(reasons, "percpu_array", u32, u64, REASON_MAX, 0);
 
 #endif

@@ -17,17 +17,19 @@
 
 #define SPLIT_MARK 0xebf0da52
 
-/* What the first part keeps of the payload: a multiple of 8, and no more than the kernel takes out
- * of a packet at once.
- */
+/* No more than the kernel takes out of a packet at once. */
 #define SPLIT_MOST 4088
-#define SPLIT_ROOM ((TUNNEL_MTU - (int)sizeof(struct iphdr)) & ~7)
-#define SPLIT_LEN (SPLIT_ROOM < SPLIT_MOST ? SPLIT_ROOM : SPLIT_MOST)
 /* The rest of a packet that was whole may not be longer: it is read for the checksum. */
 #define SPLIT_CHUNK 64
 #define SPLIT_REST_MAX (8 * SPLIT_CHUNK)
-#define SPLIT_WHOLE_MAX ((int)sizeof(struct iphdr) + SPLIT_LEN + SPLIT_REST_MAX)
-_Static_assert(SPLIT_LEN > L4_OFFSET, "the first part is longer than its headers");
+
+/* What the first part keeps of the payload: a multiple of 8. */
+static __always_inline int split_length(void)
+{
+	int room = ((int)TUNNEL_MTU - (int)sizeof(struct iphdr)) & ~7;
+
+	return room < SPLIT_MOST ? room : SPLIT_MOST;
+}
 
 /* Only a whole packet can have a checksum that is not finished; that of SCTP could not be told. */
 static __always_inline bool is_to_split(const struct __sk_buff *skb, const struct packet *p)
@@ -48,12 +50,13 @@ static __always_inline bool is_split_rest(const struct __sk_buff *skb, const str
 static __always_inline int rest_sum(struct __sk_buff *skb, const struct packet *p, __u32 *sum)
 {
 	__u8 chunk[SPLIT_CHUNK] __attribute__((aligned(4)));
+	int rest = L4_OFFSET + split_length();
 
 	if (bpf_skb_change_tail(skb, p->length + ETH_HLEN, 0) ||
-	    bpf_skb_change_tail(skb, L4_OFFSET + SPLIT_LEN + SPLIT_REST_MAX, 0))
+	    bpf_skb_change_tail(skb, rest + SPLIT_REST_MAX, 0))
 		return -1;
 	for (int i = 0; i < SPLIT_REST_MAX; i += SPLIT_CHUNK) {
-		if (bpf_skb_load_bytes(skb, L4_OFFSET + SPLIT_LEN + i, chunk, sizeof(chunk)))
+		if (bpf_skb_load_bytes(skb, rest + i, chunk, sizeof(chunk)))
 			return -1;
 		*sum = bpf_csum_diff(0, 0, (__be32 *)chunk, sizeof(chunk), *sum);
 	}
@@ -102,20 +105,21 @@ static __always_inline int fragment_header(struct __sk_buff *skb, struct packet 
 /* Cuts the packet after the first part, and sends a copy of it on its second way. */
 static __always_inline int split_first(struct __sk_buff *skb, struct packet *p)
 {
+	int length = split_length(), most = sizeof(struct iphdr) + length + SPLIT_REST_MAX;
 	bool whole = !p->fragment;
 	__u32 mark = skb->mark;
 	int err;
 
-	if (whole && p->length > SPLIT_WHOLE_MAX)
+	if (whole && p->length > most)
 		return -1;
 	skb->mark = SPLIT_MARK;
 	err = bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS);
 	skb->mark = mark;
 	if (err || (whole && add_rest_to_checksum(skb, p)))
 		return -1;
-	if (bpf_skb_change_tail(skb, L4_OFFSET + SPLIT_LEN, 0))
+	if (bpf_skb_change_tail(skb, L4_OFFSET + length, 0))
 		return -1;
-	return fragment_header(skb, p, SPLIT_LEN, 0, true);
+	return fragment_header(skb, p, length, 0, true);
 }
 
 /* Takes the first part out. If the checksum was the card's to finish, it is no longer: the kernel
@@ -123,12 +127,13 @@ static __always_inline int split_first(struct __sk_buff *skb, struct packet *p)
  */
 static __always_inline int split_rest(struct __sk_buff *skb, struct packet *p)
 {
-	__u16 payload = p->length - sizeof(struct iphdr) - SPLIT_LEN;
+	int length = split_length();
+	__u16 payload = p->length - sizeof(struct iphdr) - length;
 
 	skb->mark = 0;
-	if (bpf_skb_adjust_room(skb, -SPLIT_LEN, BPF_ADJ_ROOM_NET, BPF_F_ADJ_ROOM_FIXED_GSO))
+	if (bpf_skb_adjust_room(skb, -length, BPF_ADJ_ROOM_NET, BPF_F_ADJ_ROOM_FIXED_GSO))
 		return -1;
-	return fragment_header(skb, p, payload, SPLIT_LEN, false);
+	return fragment_header(skb, p, payload, length, false);
 }
 
 /* Makes a packet that is too big for the tunnel, and may be fragmented, fit. p describes it as it
@@ -136,6 +141,8 @@ static __always_inline int split_rest(struct __sk_buff *skb, struct packet *p)
  */
 static __always_inline int split(struct __sk_buff *skb, struct packet *p)
 {
+	if (split_length() <= L4_OFFSET) /* of an MTU below what IPv4 asks for */
+		return -1;
 	if (is_split_rest(skb, p) && split_rest(skb, p))
 		return -1;
 	return p->length <= TUNNEL_MTU ? 0 : split_first(skb, p);

@@ -247,9 +247,9 @@ struct node {
 	__u32 ifindex;
 };
 
-/* One value, so that a table is written by one system call. */
+/* One value, so that a table is written by one system call. MAGLEV_SIZE of them are there. */
 struct maglev_table {
-	__u32 backend[MAGLEV_SIZE];
+	__u32 backend[MAGLEV_MAX];
 };
 
 enum mode {

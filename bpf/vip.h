@@ -19,19 +19,6 @@
 #include "track.h"
 #include "vip_icmp.h"
 
-/* The loader writes the network's VNI over this immediate: one compiled program serves every
- * network, without a look-up. See datapath/loader.py.
- */
-#define VNI_PLACEHOLDER 0x6e657476
-
-static __always_inline __u32 attached_vni(void)
-{
-	__u64 vni;
-
-	asm volatile("%0 = 0x6e657476 ll" : "=r"(vni));
-	return vni;
-}
-
 /* A backend for the first packet of a flow, and its claim. */
 static __always_inline enum reason vip_balance(const struct packet *p, struct flow_key *key,
 					       struct frontend *frontend, struct flow *flow)
@@ -182,7 +169,7 @@ static __always_inline int vip_new_flow(struct __sk_buff *skb, const struct pack
 /* tc ingress of a container's veth in the overlay's namespace: what the container sends. */
 static __always_inline int vip_from_container(struct __sk_buff *skb)
 {
-	__u32 vni = attached_vni();
+	__u32 vni = ATTACHED_VNI;
 	struct flow *flow = NULL;
 	struct packet p = { .vni = vni };
 	struct flow_key key;
@@ -215,7 +202,7 @@ static __always_inline int vip_from_container(struct __sk_buff *skb)
 /* tc egress of the same veth: what the container receives. */
 static __always_inline int vip_to_container(struct __sk_buff *skb)
 {
-	__u32 vni = attached_vni();
+	__u32 vni = ATTACHED_VNI;
 	struct packet p = { .vni = vni };
 	struct flow_key key;
 	struct flow *reply;

@@ -74,6 +74,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     state_dir: Annotated[
         AbsolutePath, Meta(description="Where the last state of the Swarm is kept.")
     ] = "/var/lib/ebpfmesh"
+    object_dir: Annotated[
+        PathOrAuto,
+        Meta(description="Where the compiled programs are kept; auto: objects in state_dir."),
+    ] = ""
     pin_dir: Annotated[
         AbsolutePath, Meta(description="Where maps and programs are pinned, in a BPF file system.")
     ] = "/sys/fs/bpf/ebpfmesh"

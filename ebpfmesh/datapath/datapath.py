@@ -13,6 +13,7 @@ from ebpfmesh.datapath.counters import Counters
 from ebpfmesh.datapath.discover import Device
 from ebpfmesh.datapath.loader import Module
 from ebpfmesh.datapath.maps import Maps, address_to_int
+from ebpfmesh.datapath.objects import load_object
 from ebpfmesh.datapath.source import layout_version, source_dir
 from ebpfmesh.takeover import RunSettings, served
 
@@ -30,8 +31,13 @@ class Datapath:
     cgroup: str
 
 
+def object_cache(config: Config) -> Path:
+    """Where the compiled programs are kept."""
+    return Path(config.object_dir or f"{config.state_dir}/objects")
+
+
 def defines(config: Config, device: Device, vtep: str, vxlan_port: int) -> dict[str, int]:
-    """The constants of bpf/config.h for this node."""
+    """The constants and sizes of bpf/config.h for this node."""
     return {
         "MAGLEV_SIZE": config.maglev_size,
         "MAX_FRONTENDS": config.max_frontends,
@@ -57,35 +63,36 @@ def _nanoseconds(seconds: float) -> int:
 
 
 def open_datapath(config: Config, device: Device, vtep: str, vxlan_port: int) -> Datapath:
-    """Compiles the programs for this node and takes over the maps that are pinned already.
+    """Loads the programs for this node and takes over the maps that are pinned already.
 
-    Blocks for about a second. Raises `LoadError`.
+    Blocks for about a second; the first time, until the programs are compiled. Raises `LoadError`.
     """
-    layout = layout_version(source_dir())
-    pin_dir = Path(config.pin_dir) / str(layout)
-    module = Module(defines(config, device, vtep, vxlan_port), pin_dir)
+    made = load_object(object_cache(config))
+    pin_dir = Path(config.pin_dir) / str(made.layout)
+    module = Module(made, defines(config, device, vtep, vxlan_port), pin_dir)
     module.fill_programs()
     return Datapath(
         module=module,
         maps=Maps(module),
         counters=Counters(module),
         device=device,
-        layout=layout,
+        layout=made.layout,
         pin_dir=pin_dir,
         cgroup=config.cgroup or cgroup_root(Path("/proc/self/mounts").read_text()),
     )
 
 
 def open_pinned(config: Config) -> Module | None:
-    """The maps of this layout, if they are pinned; the programs are those of no node in particular.
+    """The maps of this layout, if they are pinned.
 
     Raises `LayoutMismatch` if they were made with other sizes.
     """
     pin_dir = Path(config.pin_dir) / str(layout_version(source_dir()))
     if not (pin_dir / "settings").exists():
         return None
-    nowhere = Device("", 0, 1500)  # any MTU that the programs compile with: they do not run
-    return Module(defines(config, nowhere, "0.0.0.0", config.vxlan_port), pin_dir)  # noqa: S104
+    nowhere = Device("", 0, 1500)  # no program is loaded
+    constants = defines(config, nowhere, "0.0.0.0", config.vxlan_port)  # noqa: S104
+    return Module(load_object(object_cache(config)), constants, pin_dir)
 
 
 def begin_serving(datapath: Datapath, grace_s: float) -> RunSettings:

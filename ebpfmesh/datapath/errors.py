@@ -16,6 +16,10 @@ class LoadError(DatapathError):
     """A program did not compile, or the kernel's verifier refused it."""
 
 
+class ObjectDamaged(DatapathError):
+    """A file does not hold the compiled programs; says why. They are compiled anew."""
+
+
 class LayoutMismatch(DatapathError):
     """Maps pinned by an earlier agent have other sizes; says which, and what to do."""
 

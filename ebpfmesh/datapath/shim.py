@@ -8,7 +8,6 @@ and links serve, and a node needs no headers of its very kernel.
 
 from __future__ import annotations
 
-import os
 import platform
 from pathlib import Path
 
@@ -24,23 +23,29 @@ typedef unsigned long size_t; typedef unsigned long uintptr_t; typedef _Bool boo
 #endif
 """
 
+# The least kernel, not the one that runs: the programs are to be the same on all.
+_VERSION = """\
+#define KERNEL_VERSION(a, b, c) (((a) << 16) + ((b) << 8) + (c))
+#define LINUX_VERSION_CODE KERNEL_VERSION(6, 1, 0)
+"""
+
 _FILES = {
     "linux/kconfig.h": "#define CONFIG_BPF_SYSCALL 1\n",
     "linux/types.h": _TYPES,
+    "linux/version.h": _VERSION,
     "linux/log2.h": "",
     "asm/page.h": "",
     "uapi/linux/bpf.h": "",  # bcc brings its own
 }
 
 _INCLUDE = Path("/usr/include")
+_ASM = _INCLUDE / f"{platform.machine()}-linux-gnu" / "asm"
 
 
-def _version_header() -> str:
-    major, minor = (int(part) for part in os.uname().release.split(".")[:2])
-    return (
-        "#define KERNEL_VERSION(a, b, c) (((a) << 16) + ((b) << 8) + (c))\n"
-        f"#define LINUX_VERSION_CODE KERNEL_VERSION({major}, {minor}, 0)\n"
-    )
+def headers() -> list[Path]:
+    """Every header that the stand-in offers, in order of their names."""
+    places = (_INCLUDE / "linux", _INCLUDE / "asm-generic", _ASM)
+    return [path for place in places for path in sorted(place.glob("*.h"))]
 
 
 def _link_all(source: Path, target: Path) -> None:
@@ -56,16 +61,15 @@ def make_shim(root: Path) -> Path:
 
     Raises `HeadersMissing` if `linux-libc-dev` is not installed.
     """
-    asm = _INCLUDE / f"{platform.machine()}-linux-gnu" / "asm"
-    for needed in (asm, _INCLUDE / "asm-generic", _INCLUDE / "linux"):
+    for needed in (_ASM, _INCLUDE / "asm-generic", _INCLUDE / "linux"):
         if not needed.is_dir():
             raise HeadersMissing(f"{needed} is missing: install linux-libc-dev")
     include = root / "include"
-    for name, text in {**_FILES, "linux/version.h": _version_header()}.items():
+    for name, text in _FILES.items():
         path = include / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     _link_all(_INCLUDE / "linux", include / "uapi" / "linux")
-    _link_all(asm, include / "asm")
+    _link_all(_ASM, include / "asm")
     (include / "asm-generic").symlink_to(_INCLUDE / "asm-generic")
     return root

@@ -13,7 +13,11 @@ from pathlib import Path
 
 _INCLUDE = re.compile(r'^#include "([\w./]+)"$')
 _REASON_LIST = r"#define {kind}_REASONS\(X\)(.*?)\n\n"
-_PINNED = re.compile(r'PIN_DIR "/(\w+)"')
+_PINNED = re.compile(r'^PINNED_MAP\((\w+),\s*"\w+(?:\$(\w+))?"', re.MULTILINE)
+_UNPINNED = re.compile(r'^BPF_TABLE\("\w+", [^;]*, (\w+), [^;,]*\);', re.MULTILINE)
+_CONSTANT = re.compile(r"^#define (\w+) NODE_CONSTANT\((0x\w+), (\d+)\)$", re.MULTILINE)
+_SIZE = re.compile(r"^#ifndef (\w+)\n#define \1 (\d+)$", re.MULTILINE)
+_ENTRY_POINT = re.compile(r"^int (\w+)\(struct \w+ \*", re.MULTILINE)
 _LAYOUT = re.compile(r"^#define LAYOUT_VERSION (\d+)$", re.MULTILINE)
 
 MAIN = "ebpfmesh.c"
@@ -57,9 +61,32 @@ def layout_version(directory: Path) -> int:
     return int(match[1])
 
 
-def pinned_maps(directory: Path) -> list[str]:
-    """The names of the maps that maps.h pins."""
-    return _PINNED.findall((directory / "maps.h").read_text())
+def pinned_maps(directory: Path) -> dict[str, str]:
+    """The names of the maps that are pinned -> that of the template, for a map of maps."""
+    return dict(_PINNED.findall((directory / "maps.h").read_text()))
+
+
+def map_names(directory: Path) -> list[str]:
+    """The names of all maps."""
+    unpinned = _UNPINNED.findall((directory / "maps.h").read_text())
+    return [*pinned_maps(directory), *unpinned]
+
+
+def node_constants(directory: Path) -> dict[str, tuple[int, int]]:
+    """Name of each constant of a node -> its placeholder, and what it is where nothing is said."""
+    found = _CONSTANT.findall((directory / "config.h").read_text())
+    return {name: (int(placeholder, 0), int(otherwise)) for name, placeholder, otherwise in found}
+
+
+def sizes(directory: Path) -> dict[str, int]:
+    """Name of each size that may be given to the loader -> what it is where nothing is said."""
+    found = _SIZE.findall((directory / "config.h").read_text())
+    return {name: int(otherwise) for name, otherwise in found}
+
+
+def entry_points(directory: Path) -> list[str]:
+    """The names of the programs."""
+    return _ENTRY_POINT.findall((directory / MAIN).read_text())
 
 
 def reasons(directory: Path) -> dict[int, tuple[str, str]]:

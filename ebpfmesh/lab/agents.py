@@ -16,7 +16,7 @@ from ebpfmesh.lab.processes import is_alive, last_lines, spawn, wait_until
 from ebpfmesh.lab.state import ProcessId
 from ebpfmesh.lab.unix_http import answers
 
-READY_TIMEOUT_S = 180
+READY_TIMEOUT_S = 180  # a first start compiles the programs, on a machine that may be busy
 
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
@@ -31,13 +31,17 @@ def start(
 
 
 def environment(plan: NodePlan, paths: NodePaths, caller: Mapping[str, str]) -> dict[str, str]:
-    """The caller's settings reach the agent; what belongs to the node overrides them."""
+    """The caller's settings reach the agent; what belongs to the node overrides them.
+
+    Compiled programs are no node's own: all of the lab share them, or take the caller's.
+    """
     inherited = {name: value for name, value in caller.items() if name != "DOCKER_HOST"}
     search_path = [str(_PACKAGE_PARENT), caller.get("PYTHONPATH", "")]
     return inherited | {
         "EBPFMESH_DOCKER_SOCKET": str(paths.docker_socket),
         "EBPFMESH_SOCKET": str(paths.agent_socket),
         "EBPFMESH_STATE_DIR": str(paths.agent_state),
+        "EBPFMESH_OBJECT_DIR": caller.get("EBPFMESH_OBJECT_DIR") or str(paths.objects),
         "EBPFMESH_METRICS_ADDRESS": plan.address,
         "EBPFMESH_METRICS_PORT": str(METRICS_PORT),
         "EBPFMESH_CGROUP": str(cgroup.of_place(plan.name)),

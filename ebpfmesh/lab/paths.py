@@ -61,6 +61,11 @@ class NodePaths(msgspec.Struct, frozen=True):
         return self.root / "state"
 
     @property
+    def objects(self) -> Path:
+        """Where the compiled programs are kept: those of the lab."""
+        return LabPaths(self.root.parent).objects
+
+    @property
     def directories(self) -> tuple[Path, ...]:
         """What has to be made before the daemons start."""
         return (self.root, self.docker_data, self.agent_state)
@@ -80,6 +85,11 @@ class LabPaths(msgspec.Struct, frozen=True):
     def images(self) -> Path:
         """The archive that every node loads."""
         return self.root / "images.tar"
+
+    @property
+    def objects(self) -> Path:
+        """Where the compiled programs are kept: all nodes have the same."""
+        return self.root / "objects"
 
     def node(self, name: str) -> NodePaths:
         """The files of one of its nodes."""

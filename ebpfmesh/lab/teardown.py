@@ -108,6 +108,7 @@ def _remove_files(paths: LabPaths, state: LabState) -> None:
     """The record goes last: until then, another `down` can go on from here, or go along."""
     for name in state.nodes:
         shutil.rmtree(paths.node(name).root, onerror=_unless_gone)
+    shutil.rmtree(paths.objects, onerror=_unless_gone)
     for file in (paths.images, *drafts(paths.record), paths.record):
         file.unlink(missing_ok=True)
     with suppress(FileNotFoundError):

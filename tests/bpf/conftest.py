@@ -9,23 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from ebpfmesh.datapath.cgroup import netns_cookie
 from ebpfmesh.datapath.loader import Module
+from ebpfmesh.datapath.object import Object
+from ebpfmesh.datapath.objects import load_object
 
 from .net import NODE_A, NODE_B, NODE_C
 from .node import Node
 from .sandbox import ifindex, sandbox
+from .sockets import Processes, node_processes
 from .world import TABLE_SIZE, be32
 
 MakeNode = Callable[..., Node]
-
-# bcc's interface wants bytes for names, and takes text with a warning.
-_BCC_WARNING = pytest.mark.filterwarnings("ignore:not a bytes object:DeprecationWarning")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            item.add_marker(_BCC_WARNING)
 
 
 @pytest.fixture(scope="package")
@@ -37,9 +32,22 @@ def bpffs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield root
 
 
+@pytest.fixture(scope="session")
+def programs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the compiled programs are kept: for all tests, or for longer if the caller says so."""
+    given = os.environ.get("EBPFMESH_OBJECT_DIR")
+    return Path(given) if given else tmp_path_factory.mktemp("objects")
+
+
+@pytest.fixture(scope="session")
+def programs(programs_dir: Path) -> Object:
+    """Compiled once, for every node."""
+    return load_object(programs_dir)
+
+
 @pytest.fixture(scope="package")
-def make_node(bpffs: Path) -> Iterator[MakeNode]:
-    """Compiles the programs for a node, once for each set of constants."""
+def make_node(programs: Object, bpffs: Path) -> Iterator[MakeNode]:
+    """Loads the programs for a node, once for each set of constants."""
     modules: dict[tuple[tuple[str, int], ...], Module] = {}
 
     def make(vtep: str = NODE_A, **defines: int) -> Node:
@@ -52,7 +60,7 @@ def make_node(bpffs: Path) -> Iterator[MakeNode]:
         }
         name = tuple(sorted(constants.items()))
         if name not in modules:
-            modules[name] = Module(constants, bpffs / f"node{len(modules)}")
+            modules[name] = Module(programs, constants, bpffs / f"node{len(modules)}")
         return Node(modules[name])
 
     yield make
@@ -76,6 +84,33 @@ def node(make_node: MakeNode) -> Iterator[Node]:
 @pytest.fixture
 def node_b(make_node: MakeNode) -> Iterator[Node]:
     yield from _furnished(make_node(NODE_B), NODE_B, (NODE_A, NODE_C))
+
+
+@pytest.fixture(scope="module")
+def sock_pins(request: pytest.FixtureRequest, bpffs: Path) -> Path:
+    return bpffs / Path(request.path).stem
+
+
+@pytest.fixture(scope="module")
+def sock_module(programs: Object, sock_pins: Path) -> Iterator[Module]:
+    """As for other tests, but for the network namespace, which the programs compare."""
+    constants = {
+        "NODE_VTEP": be32(NODE_A),
+        "NIC_IFINDEX": ifindex("nic0"),
+        "MAGLEV_SIZE": TABLE_SIZE,
+        "MAX_FLOWS": 1024,
+        "NODE_COOKIE": netns_cookie(),
+    }
+    opened = Module(programs, constants, sock_pins)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def processes(sock_module: Module, sock_pins: Path) -> Iterator[Processes]:
+    """Where programs of the node itself run, with the programs at their sockets."""
+    with node_processes(sock_module, sock_pins) as running:
+        yield running
 
 
 @pytest.fixture

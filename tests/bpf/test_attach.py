@@ -16,6 +16,7 @@ from ebpfmesh.datapath.attach import Attacher, Role, XdpPolicy, detach
 from ebpfmesh.datapath.errors import PlaceGone
 from ebpfmesh.datapath.links import Hook, XdpMode, links_of
 from ebpfmesh.datapath.loader import Module
+from ebpfmesh.datapath.object import Object
 from ebpfmesh.datapath.progname import program_name
 from ebpfmesh.lab.wire import load_pass
 from ebpfmesh.model import Attachment
@@ -27,8 +28,8 @@ ETH_P_IP = 0x0800
 
 
 @pytest.fixture(scope="module")
-def module(bpffs: Path) -> Iterator[Module]:
-    opened = Module({"MAGLEV_SIZE": 31, "MAX_FLOWS": 1024}, bpffs / "attach")
+def module(programs: Object, bpffs: Path) -> Iterator[Module]:
+    opened = Module(programs, {"MAGLEV_SIZE": 31, "MAX_FLOWS": 1024}, bpffs / "attach")
     yield opened
     opened.close()
 

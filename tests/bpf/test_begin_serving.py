@@ -14,6 +14,7 @@ from ebpfmesh.datapath.datapath import Datapath, begin_serving
 from ebpfmesh.datapath.discover import Device
 from ebpfmesh.datapath.loader import Module
 from ebpfmesh.datapath.maps import Maps
+from ebpfmesh.datapath.object import Object
 from ebpfmesh.takeover import Mode, given_back, seconds_left
 
 Open = Callable[[Path], Datapath]
@@ -21,12 +22,12 @@ GRACE_S = 30.0
 
 
 @pytest.fixture
-def start() -> Iterator[Open]:
+def start(programs: Object) -> Iterator[Open]:
     """Opens a node's datapath, as an agent does; its maps stay pinned."""
     modules = []
 
     def opened(pins: Path) -> Datapath:
-        module = Module({"MAGLEV_SIZE": 31, "MAX_FLOWS": 1024}, pins)
+        module = Module(programs, {"MAGLEV_SIZE": 31, "MAX_FLOWS": 1024}, pins)
         modules.append(module)
         device = Device("nic0", 1, 1500)
         return Datapath(module, Maps(module), Counters(module), device, 1, pins, "")

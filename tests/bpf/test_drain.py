@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ebpfmesh.agent.drain import PinnedNode, drain, pinned_node
@@ -15,7 +16,7 @@ from ebpfmesh.datapath.datapath import defines
 from ebpfmesh.datapath.discover import Device
 from ebpfmesh.datapath.errors import LayoutMismatch
 from ebpfmesh.datapath.loader import Module
-from ebpfmesh.datapath.source import layout_version, source_dir
+from ebpfmesh.datapath.object import Object
 from ebpfmesh.takeover import Mode, RunSettings
 
 from .net import (
@@ -42,16 +43,21 @@ OUTSIDE, ENTRY = f"{CLIENT}:4000", f"{NODE_A}:{PUBLISHED}"
 
 
 @pytest.fixture(scope="module")
-def config(bpffs: Path) -> Config:
-    return Config(pin_dir=str(bpffs / "drain"), maglev_size=TABLE_SIZE, max_flows=4096)
+def config(programs_dir: Path, bpffs: Path) -> Config:
+    return Config(
+        pin_dir=str(bpffs / "drain"),
+        object_dir=str(programs_dir),
+        maglev_size=TABLE_SIZE,
+        max_flows=4096,
+    )
 
 
 @pytest.fixture(scope="module")
-def module(config: Config) -> Iterator[Module]:
+def module(programs: Object, config: Config) -> Iterator[Module]:
     """As an agent of node A has left it."""
-    pins = Path(config.pin_dir) / str(layout_version(source_dir()))
+    pins = Path(config.pin_dir) / str(programs.layout)
     device = Device("nic0", ifindex("nic0"), 1500)
-    opened = Module(defines(config, device, NODE_A, 4789), pins)
+    opened = Module(programs, defines(config, device, NODE_A, 4789), pins)
     yield opened
     opened.close()
 
@@ -77,7 +83,7 @@ def test_nothing_is_pinned(tmp_path: Path) -> None:
 
 
 def test_other_sizes_are_refused(config: Config, own: Node) -> None:
-    other = Config(pin_dir=config.pin_dir, maglev_size=TABLE_SIZE, max_flows=2048)
+    other = msgspec.structs.replace(config, max_flows=2048)
     with pytest.raises(LayoutMismatch), pinned_node(other):
         pass
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ebpfmesh.datapath.object import Object
+
 from .fuzz.benches import benches
 from .fuzz.campaign import Campaign
 from .fuzz.judge import RULES
@@ -26,10 +28,10 @@ REACHED = {
 UNREACHED = {("overlay_egress", "drop"), ("gateway_egress", "drop")}
 
 
-@pytest.mark.timeout(900)  # three compilations beside the packets
-def test_hostile_packets(bpffs: Path) -> None:
+@pytest.mark.timeout(600)
+def test_hostile_packets(programs: Object, bpffs: Path) -> None:
     """Each run is judged by tests/bpf/fuzz/judge.py; a failure says how to see it again."""
-    with benches(bpffs) as nodes:
+    with benches(bpffs, programs) as nodes:
         report = Campaign(nodes, seed=1).run(PACKETS)
     assert report.reasons.keys() >= REACHED
     for program, verdicts in RULES.items():

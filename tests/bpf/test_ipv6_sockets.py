@@ -13,6 +13,7 @@ import pytest
 
 from ebpfmesh.datapath.attach import Attacher, Role, XdpPolicy, detach
 from ebpfmesh.datapath.loader import Module
+from ebpfmesh.datapath.object import Object
 from ebpfmesh.model import Attachment
 
 from .machines import Machine, machine
@@ -130,14 +131,14 @@ def machines(bpffs: Path) -> Iterator[tuple[Machine, Machine]]:
 
 
 @pytest.fixture(scope="module")
-def module(machines: tuple[Machine, Machine], bpffs: Path) -> Iterator[Module]:
+def module(machines: tuple[Machine, Machine], programs: Object, bpffs: Path) -> Iterator[Module]:
     constants = {
         "NODE_VTEP": be32(NODE),
         "NIC_IFINDEX": ifindex("nic6"),
         "MAGLEV_SIZE": TABLE_SIZE,
         "MAX_FLOWS": 1024,
     }
-    opened = Module(constants, bpffs / "ipv6")
+    opened = Module(programs, constants, bpffs / "ipv6")
     yield opened
     opened.close()
 

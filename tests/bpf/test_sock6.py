@@ -11,15 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from ebpfmesh.datapath.cgroup import netns_cookie
 from ebpfmesh.datapath.loader import Module
 from ebpfmesh.takeover import Mode
 
 from .net import NODE_A, NODE_A6, THERE
 from .node import Node
-from .sandbox import ifindex
-from .sockets import Processes, node_processes
-from .world import TABLE_SIZE, Task, be32, remote
+from .sockets import Processes
+from .world import Task, remote
 
 PUBLISHED, TARGET = 8080, 8081
 SERVER = "127.0.0.2"  # stands for a task's docker_gwbridge address
@@ -97,31 +95,10 @@ def servers(bpffs: Path) -> Iterator[None]:
             thread.join()
 
 
-@pytest.fixture(scope="module")
-def module(bpffs: Path) -> Iterator[Module]:
-    """As for other tests, but for the network namespace, which the programs compare."""
-    constants = {
-        "NODE_VTEP": be32(NODE_A),
-        "NIC_IFINDEX": ifindex("nic0"),
-        "MAGLEV_SIZE": TABLE_SIZE,
-        "MAX_FLOWS": 1024,
-        "NODE_COOKIE": netns_cookie(),
-    }
-    opened = Module(constants, bpffs / "sockets")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture(scope="module")
-def processes(module: Module, bpffs: Path) -> Iterator[Processes]:
-    with node_processes(module, bpffs / "sockets") as running:
-        yield running
-
-
 @pytest.fixture
-def own(module: Module) -> Iterator[Node]:
+def own(sock_module: Module) -> Iterator[Node]:
     """A node whose TCP and UDP ports are served by the task."""
-    node = Node(module)
+    node = Node(sock_module)
     node.addresses(NODE_A, NODE_A6)
     for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
         node.port(PUBLISHED, TARGET, protocol).backends(Task("10.0.0.5", gateway=SERVER, ifindex=1))

@@ -9,28 +9,23 @@ from __future__ import annotations
 import socket
 from collections import Counter as Tally
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from scapy.layers.l2 import Ether
 
-from ebpfmesh.datapath.cgroup import netns_cookie
 from ebpfmesh.datapath.loader import Module
 
 from .net import FROM_CLIENT, NODE_A, NODE_B, PUBLISHED, TARGET, docker_mac, udp
 from .node import XDP_TX, Node
-from .sandbox import ifindex
-from .sockets import Processes, node_processes
+from .sockets import Processes
 from .world import (
     AFFINITY,
     LEAST_CONN,
     MAGLEV,
     RANDOM,
     RR,
-    TABLE_SIZE,
     Service,
     Task,
-    be32,
     dotted,
     remote,
 )
@@ -51,29 +46,9 @@ with socket.socket(type=socket.SOCK_DGRAM) as s:
 """
 
 
-@pytest.fixture(scope="module")
-def module(bpffs: Path) -> Iterator[Module]:
-    constants = {
-        "NODE_VTEP": be32(NODE_A),
-        "NIC_IFINDEX": ifindex("nic0"),
-        "MAGLEV_SIZE": TABLE_SIZE,
-        "MAX_FLOWS": 1024,
-        "NODE_COOKIE": netns_cookie(),
-    }
-    opened = Module(constants, bpffs / "sock-schedule")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture(scope="module")
-def processes(module: Module, bpffs: Path) -> Iterator[Processes]:
-    with node_processes(module, bpffs / "sock-schedule") as running:
-        yield running
-
-
 @pytest.fixture
-def own(module: Module) -> Iterator[Node]:
-    node = Node(module)
+def own(sock_module: Module) -> Iterator[Node]:
+    node = Node(sock_module)
     node.addresses(NODE_A)
     node.node(NODE_A, NODE_B)
     yield node

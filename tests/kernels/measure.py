@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bcc import lib
-
+from ebpfmesh.datapath import kernel
 from ebpfmesh.datapath.cgroup import SOCKET_PROGRAMS
 from ebpfmesh.datapath.errors import LoadError
 from ebpfmesh.datapath.loader import CGROUP_SOCK_ADDR, TC, XDP, Module
+from ebpfmesh.datapath.objects import load_object
 from ebpfmesh.datapath.source import MAIN, source_dir
 
 _ENTRY = re.compile(r"^int (\w+)\(struct (\w+) \*", re.MULTILINE)
@@ -49,30 +49,20 @@ class _LoggingModule(Module):
 
     def _load_code(self, name: str, kind: int, code: bytes, attach_type: int) -> int:
         log = ctypes.create_string_buffer(_LOG_SIZE)
-        fd: int = lib.bcc_func_load(
-            self._bpf.module,
-            kind,
-            name.encode(),
-            ctypes.cast(ctypes.create_string_buffer(code, len(code)), ctypes.c_void_p),
-            len(code),
-            b"Dual BSD/GPL",
-            lib.bpf_module_kern_version(self._bpf.module),
-            _LOG_STATISTICS,
-            log,
-            len(log),
-            None,
-            attach_type,
-        )
-        self.log = log.value.decode(errors="replace")
-        # Again without a log of ours: bcc then prints the verifier's own.
-        return fd if fd >= 0 else super()._load_code(name, kind, code, attach_type)
+        try:
+            return kernel.load_program(name, kind, code, attach_type, log, _LOG_STATISTICS)
+        except OSError:
+            # Again without a log of ours: bcc then prints the verifier's own.
+            return super()._load_code(name, kind, code, attach_type)
+        finally:
+            self.log = log.value.decode(errors="replace")
 
 
 def _load(module: _LoggingModule, name: str, context: str) -> None:
     if name.startswith(_OF_A_NETWORK):
         module.program_for_network(name, 4097)
     else:
-        module.program(name, _KINDS[context], SOCKET_PROGRAMS.get(name, -1))
+        module.program(name, _KINDS[context], SOCKET_PROGRAMS.get(name, 0))
 
 
 def _measure(module: _LoggingModule, name: str, context: str, variant: str) -> Measured:
@@ -90,10 +80,12 @@ def _measure(module: _LoggingModule, name: str, context: str, variant: str) -> M
 def measure() -> list[Measured]:
     """Every entry point of bpf/ebpfmesh.c, in every variant."""
     entries = _ENTRY.findall((source_dir() / MAIN).read_text())
+    with tempfile.TemporaryDirectory() as cache:
+        made = load_object(Path(cache))
     found = []
     for variant, defines in VARIANTS.items():
         with tempfile.TemporaryDirectory(dir="/sys/fs/bpf") as pins:
-            module = _LoggingModule(defines, Path(pins) / "maps")
+            module = _LoggingModule(made, defines, Path(pins) / "maps")
             found += [_measure(module, name, context, variant) for name, context in entries]
             module.close()
     return found

@@ -57,6 +57,15 @@ class Session(NamedTuple):
     agents: Agents
 
 
+@pytest.fixture(scope="session", autouse=True)
+def object_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Every lab of a run has the same programs: they are compiled once."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not os.environ.get("EBPFMESH_OBJECT_DIR"):
+            patch.setenv("EBPFMESH_OBJECT_DIR", str(tmp_path_factory.mktemp("objects")))
+        yield
+
+
 @contextmanager
 def lab_up(nodes: int, managers: int = 1) -> Iterator[Lab]:
     """Up to the end of the context, whatever ends it."""

@@ -7,11 +7,15 @@ import pytest
 
 from ebpfmesh.datapath.source import (
     amalgamate,
+    entry_points,
     layout_version,
+    map_names,
+    node_constants,
     pinned_maps,
     reasons,
     source_dir,
 )
+from ebpfmesh.primes import MAX_SIZE
 
 
 @pytest.fixture
@@ -65,5 +69,24 @@ def test_reasons_count_from_one_drops_first() -> None:
 
 def test_every_map_but_none_other_is_pinned() -> None:
     names = pinned_maps(source_dir())
-    assert len(names) == len(set(names))
     assert {"frontends", "maglev", "flows", "replies", "entries", "reasons"} <= set(names)
+    assert {name for name, template in names.items() if template} == {"maglev"}
+    assert names["maglev"] == "maglev_template"
+    assert set(map_names(source_dir())) - set(names) == {"crc32c"}
+
+
+def test_no_two_constants_have_one_placeholder() -> None:
+    found = node_constants(source_dir())
+    placeholders = [placeholder for placeholder, _ in found.values()]
+    assert len(set(placeholders)) == len(placeholders)
+    assert len(found) == (source_dir() / "config.h").read_text().count(" NODE_CONSTANT(0x")
+    assert found["UNDERLAY_MTU"][1] == 1500
+
+
+def test_tables_have_room_for_the_largest_size() -> None:
+    text = (source_dir() / "config.h").read_text()
+    assert f"#define MAGLEV_MAX {MAX_SIZE}\n" in text
+
+
+def test_entry_points_are_the_programs() -> None:
+    assert {"nic_xdp", "overlay_ingress", "sock_connect6"} <= set(entry_points(source_dir()))

@@ -48,6 +48,17 @@ def test_an_agent_has_its_nodes_settings_and_the_callers() -> None:
     assert env["PYTHONPATH"].endswith(":/more")
 
 
+def test_all_agents_share_the_compiled_programs() -> None:
+    places = {
+        agents.environment(node, PATHS.node(node.name), {})["EBPFMESH_OBJECT_DIR"]
+        for node in plan_nodes(3, 1)
+    }
+    assert places == {"/lab/objects"}
+    (node,) = plan_nodes(1, 1)
+    given = {"EBPFMESH_OBJECT_DIR": "/kept"}
+    assert agents.environment(node, PATHS.node("node1"), given).items() >= given.items()
+
+
 def test_a_node_is_entered_whole_and_the_client_by_its_network() -> None:
     node = namespaces.in_node("node1", 42, ["ls", "-l"])
     assert node[-2:] == ["ls", "-l"]

@@ -6,8 +6,9 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import warnings
 from pathlib import Path
+
+from ebpfmesh.datapath.objects import load_object
 
 from ..sandbox import sandbox
 from .benches import benches
@@ -21,9 +22,13 @@ def main() -> int:
     parser.add_argument("--group", type=int, help="only this group, to see a failure again")
     options = parser.parse_args()
     count = GROUP if options.group is not None else options.count
-    # bcc's interface wants bytes for names, and takes text with a warning.
-    warnings.filterwarnings("ignore", "not a bytes object", DeprecationWarning)
-    with tempfile.TemporaryDirectory() as root, sandbox(Path(root)), benches(Path(root)) as nodes:
+    with tempfile.TemporaryDirectory() as cache:
+        programs = load_object(Path(cache))
+    with (
+        tempfile.TemporaryDirectory() as root,
+        sandbox(Path(root)),
+        benches(Path(root), programs) as nodes,
+    ):
         campaign = Campaign(nodes, options.seed)
         try:
             print(campaign.run(count, options.group or 0).text())

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ebpfmesh.datapath.loader import Module
+from ebpfmesh.datapath.object import Object
 
 from ..net import NODE_A
 from ..sandbox import ifindex
@@ -23,7 +24,7 @@ KINDS: dict[str, dict[str, int]] = {
 
 
 @contextmanager
-def benches(pins: Path) -> Iterator[list[Bench]]:
+def benches(pins: Path, programs: Object) -> Iterator[list[Bench]]:
     """In a sandbox whose bpffs is at `pins`."""
     modules = {}
     try:
@@ -34,7 +35,7 @@ def benches(pins: Path) -> Iterator[list[Bench]]:
                 "MAGLEV_SIZE": TABLE_SIZE,
                 **defines,
             }
-            modules[name] = Module(constants, pins / f"fuzz-{name}")
+            modules[name] = Module(programs, constants, pins / f"fuzz-{name}")
         yield [Bench(name, module, guarded=name == "guarded") for name, module in modules.items()]
     finally:
         for module in modules.values():

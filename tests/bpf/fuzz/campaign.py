@@ -34,7 +34,7 @@ _CHANGE_EVERY = 250  # packets between changes of a backend's state
 _TALK = 0.25  # of the packets belong to orderly connections
 _LOOK_EVERY = 97  # runs between looks whether an unsound packet has left anything
 _OVERLAY = ("overlay_ingress", "overlay_egress")
-_LRU = re.compile(r'BPF_TABLE_PINNED\("lru_hash", (?:struct )?(\w+), struct (\w+), (\w+),')
+_LRU = re.compile(r'PINNED_MAP\((\w+), "lru_hash", (?:struct )?(\w+), struct \w+,')
 _PLACES = {"nic_xdp": "nic0", "nic_ip6": "nic0", "nic_ingress": "nic0"}
 
 
@@ -42,7 +42,7 @@ _PLACES = {"nic_xdp": "nic0", "nic_ip6": "nic0", "nic_ingress": "nic0"}
 def lru_maps() -> dict[str, str]:
     """Name -> struct of the key, of every map that the programs fill and the kernel empties."""
     text = (source_dir() / "maps.h").read_text()
-    return {name: key for key, _, name in _LRU.findall(text)}
+    return dict(_LRU.findall(text))
 
 
 class Failure(Exception):
