@@ -95,6 +95,16 @@ static __always_inline __u16 flow_next(const struct packet *p, __u16 flags, enum
 	return next;
 }
 
+/* Datagrams go elsewhere as soon as their backend has been told to stop, while it can still answer
+ * what it has: nothing else would tell their sender that it ends.
+ */
+static __always_inline bool takes_no_more(const struct packet *p, const struct backend *backend)
+{
+	if (backend->state == BACKEND_STOPPING)
+		return p->protocol == IPPROTO_UDP;
+	return backend->state == BACKEND_UNSET || backend->state == BACKEND_GONE;
+}
+
 /* The backend that a flow was given, if this packet may still go there: it must be the same one
  * (ids are used again), and a draining one gets no SYN.
  */
@@ -103,7 +113,7 @@ static __always_inline struct backend *flow_backend(const struct packet *p, __u3
 {
 	struct backend *backend = backends.lookup(&id);
 
-	if (!backend || backend->state == BACKEND_UNSET || backend->state == BACKEND_GONE)
+	if (!backend || takes_no_more(p, backend))
 		return NULL;
 	if (backend->address != address && backend->gateway_address != address)
 		return NULL;

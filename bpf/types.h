@@ -77,6 +77,7 @@ enum backend_state {
 	BACKEND_READY = 1,
 	BACKEND_DRAINING = 2,
 	BACKEND_GONE = 3,
+	BACKEND_STOPPING = 4, /* drains, and has been told to stop */
 };
 
 /* One task's endpoint. Where gateway_ifindex is set, the task runs here and is reached

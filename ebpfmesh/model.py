@@ -32,13 +32,15 @@ class BackendState(IntEnum):
     """The worse, the higher: of two words on a task the higher one counts.
 
     `READY` gets new flows. `STARTING` runs, but nothing shows yet that it answers. `DRAINING` keeps
-    its flows and gets no new ones. `GONE` has none left to keep. The maps have values of their own.
+    its flows and gets no new ones. `STOPPING` does so and has been told to stop: its connections go
+    on, but datagrams go elsewhere. `GONE` has none left to keep. The maps have values of their own.
     """
 
     READY = 1
     STARTING = 2
     DRAINING = 3
-    GONE = 4
+    STOPPING = 4
+    GONE = 5
 
 
 class Scheduler(IntEnum):

@@ -30,6 +30,7 @@ _COLOURS = {
     "degraded": "yellow",
     "starting": "yellow",
     "draining": "yellow",
+    "stopping": "yellow",
     "warning": "yellow",
     "down": "red",
     "gone": "red",

@@ -403,8 +403,14 @@ _STATES = {
     BackendState.STARTING: 2,
     BackendState.DRAINING: 2,
     BackendState.GONE: 3,
+    BackendState.STOPPING: 4,
 }
-STATE_OF = {1: BackendState.READY, 2: BackendState.DRAINING, 3: BackendState.GONE}
+STATE_OF = {
+    1: BackendState.READY,
+    2: BackendState.DRAINING,
+    3: BackendState.GONE,
+    4: BackendState.STOPPING,
+}
 
 
 def _state(backend: Backend) -> int:

@@ -69,9 +69,10 @@ class Event(msgspec.Struct, frozen=True):
             return None
         if self.action in ("die", "stop", "destroy"):
             return BackendState.GONE
-        ending = self.action == "kill" and self.attributes.get("signal") in ENDING_SIGNALS
+        if self.action == "kill" and self.attributes.get("signal") in ENDING_SIGNALS:
+            return BackendState.STOPPING
         unhealthy = self.action == "health_status" and self.detail == "unhealthy"
-        return BackendState.DRAINING if ending or unhealthy else None
+        return BackendState.DRAINING if unhealthy else None
 
 
 class ActorDoc(msgspec.Struct, rename="pascal"):

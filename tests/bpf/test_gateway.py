@@ -36,7 +36,7 @@ from .net import (
 )
 from .node import TC_OK, TC_REDIRECT, TC_SHOT, TC_UNSPEC, Node, assert_result
 from .prog_run import Result
-from .world import DRAINING, GONE, Service, be32, remote
+from .world import DRAINING, GONE, STOPPING, Service, be32, remote
 
 MakePacket = Callable[..., Packet]
 
@@ -163,10 +163,11 @@ def test_draining_task_keeps_its_flow_but_gets_no_syn(node: Node, web: Service) 
     assert_result(node.nic_ingress(syn()), TC_REDIRECT, expected)
 
 
-def test_datagrams_of_a_gone_task_move(node: Node) -> None:
+@pytest.mark.parametrize("state", [STOPPING, GONE])
+def test_datagrams_of_a_gone_task_move(node: Node, state: int) -> None:
     web = node.port(PUBLISHED, TARGET, socket.IPPROTO_UDP).backends(node.here())
     node.nic_ingress(udp(SOURCE, ENTRY, macs=FROM_CLIENT))
-    web.backends(node.here_too()).choose(HERE_TOO).state(HERE, GONE)
+    web.backends(node.here_too()).choose(HERE_TOO).state(HERE, state)
     result = node.nic_ingress(udp(SOURCE, ENTRY, macs=FROM_CLIENT))
     moved = (FROM_CLIENT[0], docker_mac(HERE_TOO_GATEWAY))
     expected = udp(SOURCE, f"{HERE_TOO_GATEWAY}:{TARGET}", macs=moved)

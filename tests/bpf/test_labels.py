@@ -228,3 +228,12 @@ def test_agent_that_starts_again_finds_who_was_ready(agent: Agent) -> None:
     agent.start()
     assert agent.reconciler.ready_tasks() == {"tb", "tc"}
     assert {agent.entered() for _ in range(50)} == {THERE, ELSEWHERE}
+
+
+@pytest.mark.parametrize("state", [BackendState.DRAINING, BackendState.STOPPING])
+def test_agent_that_starts_again_finds_who_leaves(agent: Agent, state: BackendState) -> None:
+    agent.labelled({}, here=state)
+    agent.start()
+    backends = agent.reconciler.actual.backends.values()
+    found = {backend.key.task_id: backend.state for backend in backends}
+    assert found == {"ta": state, "tb": BackendState.READY, "tc": BackendState.READY}

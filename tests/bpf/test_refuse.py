@@ -27,7 +27,7 @@ from .net import (
     wrapped,
 )
 from .node import TC_OK, TC_REDIRECT, TC_SHOT, Node, assert_result
-from .world import GONE
+from .world import GONE, STOPPING
 
 SOURCE, SERVER = f"{ALICE}:4000", f"{VIP}:80"
 BACK = between(VIP, ALICE)
@@ -132,10 +132,12 @@ def test_syn_chooses_anew_when_the_backend_has_gone(node: Node) -> None:
         assert_result(node.overlay_ingress(tcp(SOURCE, SERVER, flags)), TC_OK, moved)
 
 
-def test_datagrams_move_on_when_their_backend_has_gone(node: Node) -> None:
+@pytest.mark.parametrize("state", [STOPPING, GONE])
+def test_datagrams_move_on_when_their_backend_has_gone(node: Node, state: int) -> None:
+    """Or will have, as it has been told to stop."""
     web = node.vip(VIP, VNI).backends(WEB_1, WEB_2).choose(WEB_1)
     node.overlay_ingress(udp(SOURCE, SERVER))
-    web.state(WEB_1, GONE).choose(WEB_2)
+    web.state(WEB_1, state).choose(WEB_2)
     result = node.overlay_ingress(udp(SOURCE, SERVER))
     moved = udp(SOURCE, f"{WEB_2}:80")
     moved[Ether].src = between(ALICE, VIP)[0]

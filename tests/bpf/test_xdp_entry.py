@@ -38,7 +38,7 @@ from .net import (
 )
 from .node import XDP_PASS, XDP_TX, Node, assert_result
 from .prog_run import Result
-from .world import DRAINING, GONE, Service, be32, remote
+from .world import DRAINING, GONE, STOPPING, Service, be32, remote
 
 ALSO_THERE = "10.0.0.7"
 SOURCE = f"{CLIENT}:4000"
@@ -179,11 +179,12 @@ def test_draining_backend_keeps_its_flow_but_gets_no_syn(node: Node, web: Servic
     assert_result(node.nic_xdp(syn()), XDP_TX, sent_on(syn(), ALSO_THERE))
 
 
-def test_flow_of_a_gone_backend_moves(node: Node) -> None:
+@pytest.mark.parametrize("state", [STOPPING, GONE])
+def test_flow_of_a_gone_backend_moves(node: Node, state: int) -> None:
     web = node.port(PUBLISHED, TARGET, socket.IPPROTO_UDP).backends(remote(THERE))
     packet = udp(SOURCE, ENTRY, macs=FROM_CLIENT)
     node.nic_xdp(packet)
-    web.backends(remote(ALSO_THERE)).choose(ALSO_THERE).state(THERE, GONE)
+    web.backends(remote(ALSO_THERE)).choose(ALSO_THERE).state(THERE, state)
     assert_result(node.nic_xdp(packet), XDP_TX, sent_on(packet, ALSO_THERE))
 
 

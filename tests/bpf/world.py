@@ -20,7 +20,7 @@ from .net import NODE_A, NODE_B, docker_mac
 from .prog_run import array_of_one
 
 TABLE_SIZE = 1021
-READY, DRAINING, GONE = 1, 2, 3
+READY, DRAINING, GONE, STOPPING = 1, 2, 3, 4
 MAGLEV, RANDOM, RR, LEAST_CONN, AFFINITY, RESTRICTED = 0, 1, 2, 3, 4, 8  # flags of a frontend
 _VIP, _PORT, _DIRECT = 1, 2, 3
 _COUNTED = 64  # ids that a test may use

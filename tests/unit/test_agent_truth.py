@@ -24,7 +24,7 @@ def event(action: str, detail: str = "", **attributes: str) -> Event:
 @pytest.mark.parametrize(
     ("told", "state"),
     [
-        (event("kill", signal="15"), BackendState.DRAINING),
+        (event("kill", signal="15"), BackendState.STOPPING),
         (event("health_status", "unhealthy"), BackendState.DRAINING),
         (event("die"), BackendState.GONE),
     ],

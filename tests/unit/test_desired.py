@@ -35,7 +35,7 @@ from ebpfmesh.model import (
     Task,
 )
 
-READY, STARTING, DRAINING, GONE = BackendState
+READY, STARTING, DRAINING, STOPPING, GONE = BackendState
 GATEWAY = Gateway("172.18.0.3", "02:42:ac:12:00:03", 7)
 INGRESS = Network("net0", "ingress", 4096, ingress=True)
 NET = Network("net1", "app", 4097)

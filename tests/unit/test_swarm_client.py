@@ -293,7 +293,7 @@ async def test_events_wait_for_a_dockerd_that_is_not_there_yet(tmp_path: Path) -
         ("start", {}, None),
         ("health_status: healthy", {}, None),
         ("health_status: unhealthy", {}, BackendState.DRAINING),
-        ("kill", {"signal": "15"}, BackendState.DRAINING),
+        ("kill", {"signal": "15"}, BackendState.STOPPING),
         ("kill", {"signal": "1"}, None),
         ("die", {"exitCode": "0"}, BackendState.GONE),
     ],
