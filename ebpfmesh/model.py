@@ -224,6 +224,11 @@ class FrontendKey(Frozen, frozen=True, order=True):
     port: int = 0
     protocol: Protocol = Protocol.ANY
 
+    @property
+    def name(self) -> str:
+        """``10.0.1.2`` for a VIP, ``tcp:8080`` for a published port."""
+        return f"{self.protocol.name.lower()}:{self.port}" if self.port else self.address
+
 
 class PoolKey(Frozen, frozen=True, order=True):
     """The backends of one service on one network: what a Maglev table is made of."""

@@ -12,6 +12,7 @@ from ebpfmesh.agent.hubrole import HubRole
 from ebpfmesh.agent.keeper import Keeper
 from ebpfmesh.agent.report import MapReader
 from ebpfmesh.agent.worker import Worker
+from ebpfmesh.changes import Change
 from ebpfmesh.config import Config
 from ebpfmesh.datapath.datapath import Datapath
 from ebpfmesh.datapath.lookup import Lookup
@@ -69,6 +70,10 @@ class Answers:
     async def explain(self, asked: Question) -> Explanation:
         """Which backend a packet would get here, and why."""
         return await self._worker(self._explain, asked)
+
+    def changes(self) -> tuple[Change, ...]:
+        """The last changes of what this node balances, the newest first."""
+        return self._keeper.journal.recent
 
     async def metrics(self) -> bytes:
         """The Prometheus exposition."""

@@ -38,6 +38,9 @@ def _admin(agent: Answers) -> list[web.RouteDef]:
     async def flows(_: web.Request) -> web.StreamResponse:
         return _json(await agent.flows())
 
+    async def changes(_: web.Request) -> web.StreamResponse:
+        return _json(agent.changes())
+
     async def explain(request: web.Request) -> web.StreamResponse:
         given = [request.query.get(name, "") for name in ("client", "frontend", "network")]
         try:
@@ -50,6 +53,7 @@ def _admin(agent: Answers) -> list[web.RouteDef]:
         web.get("/status", status),
         web.get("/flows", flows),
         web.get("/explain", explain),
+        web.get("/changes", changes),
     ]
 
 

@@ -11,6 +11,7 @@ import structlog
 
 from ebpfmesh.agent.deathwatch import DeathWatch
 from ebpfmesh.agent.ingresswatch import IngressWatch
+from ebpfmesh.agent.journal import Journal
 from ebpfmesh.agent.labelwatch import LabelWatch
 from ebpfmesh.agent.readiness import Readiness
 from ebpfmesh.agent.reconcile import Reconciler
@@ -53,6 +54,7 @@ class Keeper:
         worker: Worker,
         *,
         readiness: Readiness,
+        journal: Journal,
         report: ReportSink,
     ) -> None:
         self.mesh = MeshState()
@@ -65,6 +67,7 @@ class Keeper:
         self._viewer = viewer
         self._worker = worker
         self._readiness = readiness
+        self.journal = journal
         self._starting: dict[str, BackendState] = {}
         self._report = report
         self._trigger = asyncio.Event()
@@ -80,20 +83,23 @@ class Keeper:
     def take_state(self, mesh: MeshState) -> None:
         """The Swarm's state has changed."""
         self.mesh = mesh
+        self.journal.because(f"the Swarm's state {mesh.version}")
         self._trigger.set()
 
     def notice(self, event: Event) -> None:
         """dockerd has told something of a container of this node."""
         self._truth.notice(event)
-        self.look_again(containers=True)
+        of = f" of task {event.task_id}" if event.task_id else ""
+        self.look_again(f"dockerd: {event.action}{of}", containers=True)
 
     def died(self, task_id: str) -> None:
         """The kernel has told that a task of this node has ended."""
         if self._truth.died(task_id):
-            self.look_again()
+            self.look_again(f"the kernel: end of task {task_id}")
 
-    def look_again(self, *, containers: bool = False) -> None:
+    def look_again(self, cause: str, *, containers: bool = False) -> None:
         """Something has changed at the node's links or, if so said, among its containers."""
+        self.journal.because(cause)
         self._containers_stale |= containers
         self._trigger.set()
 
@@ -105,6 +111,7 @@ class Keeper:
             await self._trigger.wait()
             await asyncio.sleep(_COALESCE_S)
             self._trigger.clear()
+            self.journal.begin()
             try:
                 await self._reconcile()
             except (SwarmError, DatapathError, OutOfIds, ExceptionGroup, OSError) as error:
@@ -112,6 +119,7 @@ class Keeper:
                 await asyncio.sleep(_RETRY_S)
                 self._trigger.set()
             else:
+                self.journal.end()
                 self._succeeded()
 
     async def _reconcile(self) -> None:
@@ -144,7 +152,10 @@ class Keeper:
         self._report(local.vtep, self._reported(local))
         desired = desired_state(mesh, local)
         whole = mesh.version > 0
-        steps = await self._worker(self.reconciler.sync, desired, whole=whole)
+        try:
+            steps = await self._worker(self.reconciler.sync, desired, whole=whole)
+        finally:
+            self.journal.look(self.reconciler.actual, mesh)
         self.timer.observe(time.monotonic() - began)
         self.synced |= whole
         if steps:
@@ -165,7 +176,7 @@ class Keeper:
             took_s = time.monotonic() - began
             if found != self._starting:
                 self._starting = found
-                self.look_again()
+                self.look_again("a task that was starting")
 
     def _reported(self, local: LocalView) -> dict[str, BackendState]:
         """The states of this node's tasks, those that have ended included."""

@@ -204,7 +204,6 @@ class Reconciler:
         if backend.key not in self.actual.backends and backend.key not in self.actual.retired:
             self.maps.clear_backend_counters(number)
         self.maps.put_backend(backend, number, self._pool_id(backend.pool))
-        self._log_state(self.actual.backends.get(backend.key), backend)
 
     @_apply.register
     def _(self, operation: PutPool) -> None:
@@ -248,13 +247,7 @@ class Reconciler:
         vips = self._vips(operation.attachment.vni)
         attached = self._attacher.attach(operation.attachment, vips)
         self.attached[operation.attachment] = attached
-        log.info(
-            "programs.attached",
-            role=operation.attachment.role,
-            link=operation.attachment.name,
-            netns=operation.attachment.netns,
-            xdp=str(attached.xdp),
-        )
+        log.debug("xdp.mode", link=operation.attachment.name, xdp=str(attached.xdp))
 
     def _vips(self, vni: int) -> dict[str, str]:
         """The VIPs of a network, and the MACs that the programs answer with (bpf/arp.h)."""
@@ -283,7 +276,6 @@ class Reconciler:
         number = self.ids.backends.ids[operation.key]
         self.maps.set_backend_state(number, BackendState.GONE)
         self.ids.backends.release(operation.key, self._now_s())
-        log.info("backend.gone", task=operation.key.task_id, vni=operation.key.vni)
 
     @_apply.register
     def _(self, operation: FreeBackend) -> None:
@@ -303,20 +295,6 @@ class Reconciler:
     def _(self, operation: Detach) -> None:
         detach(operation.attachment)
         self.attached.pop(operation.attachment, None)
-        log.info(
-            "programs.detached", role=operation.attachment.role, link=operation.attachment.name
-        )
-
-    @staticmethod
-    def _log_state(old: Backend | None, new: Backend) -> None:
-        if old is None or old.state is not new.state:
-            log.info(
-                "backend.state",
-                task=new.key.task_id,
-                address=new.address,
-                vni=new.key.vni,
-                state=new.state.name.lower(),
-            )
 
 
 def _in_turn(numbers: list[int], size: int) -> bytes:

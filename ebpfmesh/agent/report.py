@@ -22,7 +22,6 @@ from ebpfmesh.model import (
     BackendState,
     EndpointMode,
     Frontend,
-    FrontendKey,
     FrontendKind,
     MeshState,
     Network,
@@ -40,13 +39,6 @@ from ebpfmesh.status import (
     Traffic,
 )
 from ebpfmesh.takeover import SECOND_NS, seconds_left
-
-
-def frontend_name(key: FrontendKey) -> str:
-    """``10.0.1.2`` for a VIP, ``tcp:8080`` for a published port."""
-    if key.port:
-        return f"{key.protocol.name.lower()}:{key.port}"
-    return key.address
 
 
 def _traffic(counter: Counter) -> Traffic:
@@ -179,7 +171,7 @@ class MapReader:
     def _frontend(self, frontend: Frontend) -> FrontendStatus:
         number = self.reconciler.ids.frontends.ids.get(frontend.key, NO_ID)
         return FrontendStatus(
-            name=frontend_name(frontend.key),
+            name=frontend.key.name,
             kind=FrontendKind(frontend.kind).name.lower(),
             target_port=frontend.target_port,
             traffic=_traffic(self._counters.frontend(number)),

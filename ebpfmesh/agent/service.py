@@ -15,6 +15,7 @@ from ebpfmesh.agent.answers import Answers
 from ebpfmesh.agent.detach import detach_strays
 from ebpfmesh.agent.http import serve_metrics, serve_socket
 from ebpfmesh.agent.hubrole import HubRole
+from ebpfmesh.agent.journal import Journal
 from ebpfmesh.agent.keeper import Keeper
 from ebpfmesh.agent.readiness import Readiness
 from ebpfmesh.agent.reconcile import Reconciler
@@ -108,7 +109,13 @@ class Agent:
         self._datapath, reconciler = await self._worker(self._open_datapath, viewer)
         self._store = StateStore(Path(config.state_dir) / "mesh.state")
         known = await asyncio.to_thread(self._store.load, self._certificates.identity.swarm_id)
-        self._hub = HubClient(self._certificates, known=known, agent=ebpfmesh.__version__)
+        self._journal = Journal(reconciler.actual)
+        self._hub = HubClient(
+            self._certificates,
+            known=known,
+            agent=ebpfmesh.__version__,
+            on_hub=self._journal.hub,
+        )
         self._hub_role = HubRole(config, self._swarm, self._certificates)
         readiness = Readiness(config.ready_timeout_s)
         readiness.adopt(reconciler.ready_tasks())
@@ -118,6 +125,7 @@ class Agent:
             reconciler,
             self._worker,
             readiness=readiness,
+            journal=self._journal,
             report=self._hub.report,
         )
         self._keeper.take_state(known or MeshState())
@@ -212,7 +220,7 @@ class Agent:
         async for event in self._swarm.events():
             self._hub_role.notice(event)
             if not isinstance(event, Event):
-                self._keeper.look_again(containers=True)
+                self._keeper.look_again("dockerd: all its events", containers=True)
             elif event.kind is Kind.CONTAINER:
                 self._keeper.notice(event)
 
@@ -242,11 +250,11 @@ class Agent:
         while True:
             try:
                 async for _ in link_changes():
-                    self._keeper.look_again()
+                    self._keeper.look_again("links")
             except OSError as error:
                 log.warning("links.watch_interrupted", error=str(error))
             await asyncio.sleep(_WATCH_RETRY_S)
-            self._keeper.look_again()
+            self._keeper.look_again("links, watched again")
 
     async def _resync_now_and_then(self) -> None:
         """The net under everything: a lost event costs at most this long."""
@@ -256,7 +264,7 @@ class Agent:
                 await asyncio.to_thread(self._certificates.reload_if_changed)
             except HubError as error:
                 log.warning("certificates.not_reloaded", error=str(error))
-            self._keeper.look_again(containers=True)
+            self._keeper.look_again("a look now and then", containers=True)
 
     async def _recount_now_and_then(self) -> None:
         """Only where a service balances by connections does it cost anything."""

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from ebpfmesh import unix_http
+from ebpfmesh.changes import Change
 from ebpfmesh.config import load, settings
 from ebpfmesh.explanation import Explanation, Question
 from ebpfmesh.status import STATUS_VERSION, FlowStatus, Status
@@ -41,6 +42,11 @@ def fetch_status(path: Path) -> Status:
 def fetch_flows(path: Path) -> list[FlowStatus]:
     """The flows that the agent's node translates."""
     return _decode(get(path, "/flows"), list[FlowStatus])
+
+
+def fetch_changes(path: Path) -> list[Change]:
+    """The last changes of what the agent's node balances, the newest first."""
+    return _decode(get(path, "/changes"), list[Change])
 
 
 def fetch_explanation(path: Path, asked: Question) -> Explanation:

@@ -28,6 +28,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "ebpfmesh explain 10.0.1.7:40000 '->' 10.0.1.2:80 --network shop",
         "ebpfmesh explain 192.0.2.100 192.0.2.11:8080 -o json | jq '.backends[].share'",
     ),
+    "events": ("ebpfmesh events", "ebpfmesh events -n 100 --service web -o json"),
     "check": ("ebpfmesh check", "ebpfmesh check -o json | jq '.checks[].level'"),
     "detach": ("ebpfmesh detach", "ebpfmesh detach --drain 5m"),
     "demo": ("ebpfmesh demo",),

@@ -7,7 +7,9 @@ import logging
 import sys
 
 import structlog
-from structlog.types import Processor
+from structlog.types import EventDict, Processor
+
+from ebpfmesh.cli.text import clean
 
 
 def configure(level: str, form: str) -> None:
@@ -41,5 +43,10 @@ def configure(level: str, form: str) -> None:
 def _rendering(form: str) -> list[Processor]:
     terminal = sys.stderr.isatty()
     if form == "console" or (form == "auto" and terminal):
-        return [structlog.dev.ConsoleRenderer(colors=terminal)]
+        return [_obeyed_by_no_terminal, structlog.dev.ConsoleRenderer(colors=terminal)]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+
+
+def _obeyed_by_no_terminal(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Names come from Docker; in JSON they are escaped anyway."""
+    return {key: clean(value) if isinstance(value, str) else value for key, value in event.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 import structlog
@@ -50,11 +50,14 @@ class HubClient:
         known: MeshState | None = None,
         settings: LinkSettings | None = None,
         agent: str = "",
+        on_hub: Callable[[str, str], None] | None = None,
     ) -> None:
+        """`on_hub` hears "following" or "left", and a hub's address; otherwise the log does."""
         self.states: Latest[MeshState] = Latest(known or MeshState())
         self._certificates = certificates
         self._settings = settings or LinkSettings()
         self._agent = agent
+        self._on_hub = on_hub or _log_hub
         self._reports: Latest[Report | None] = Latest(None)
         self._links: dict[HubAddress, HubLink] = {}
         self._wanted: Latest[tuple[HubAddress, ...]] = Latest(())
@@ -139,7 +142,7 @@ class HubClient:
         self._since = time.monotonic()
         if link.connected:
             link.follow(False)
-        log.info("hub.left", hub=str(link.address), state_version=self.states.value.version)
+        self._on_hub("left", str(link.address))
 
     def _choose(self) -> None:
         """Stay with a hub that is in touch with the Swarm; else take the best there is."""
@@ -150,7 +153,7 @@ class HubClient:
             self._leave(self._followed)
         self._followed = best
         self._since = time.monotonic()
-        log.info("hub.following", hub=str(best.address), node_id=best.node_id)
+        self._on_hub("following", str(best.address))
         best.follow(True)
 
     def _best(self) -> HubLink | None:
@@ -186,3 +189,7 @@ class HubClient:
         if not self._held_back:
             self._held_back = True
             log.info("hub.state_held_back", offered=state.version, known=known.version)
+
+
+def _log_hub(event: str, address: str) -> None:
+    log.info(f"hub.{event}", hub=address)
