@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The other processes of the bench: each prints a line of JSON for what happens, and ends with its
-standard input.
-"""
+"""The other processes of the bench. Each prints lines of JSON, and ends with its standard input."""
 
 from __future__ import annotations
 
