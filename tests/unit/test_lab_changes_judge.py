@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import pytest
-from lab.changes.judge import CUT_BOUND_S, KILL_BOUND_S, Isolation, Marks, inexcusable
-from lab.loops import End, Failure, Report
+
+from tests.lab.changes.judge import CUT_BOUND_S, KILL_BOUND_S, Isolation, Marks, inexcusable
+from tests.lab.loops import End, Failure, Report
 
 AT_S = 100.0
 BEFORE, AFTER = AT_S - 0.01, AT_S + 0.01

@@ -7,7 +7,8 @@ from itertools import islice
 
 from hypothesis import given
 from hypothesis import strategies as st
-from lab.changes.chaos.plan import Cluster, Kind, Step, steps
+
+from tests.lab.changes.chaos.plan import Cluster, Kind, Step, steps
 
 CLUSTER = Cluster(("node1", "node2", "node3", "node4"), ("node4",), few=2, many=8)
 AGENTS = {Kind.RESTART_AGENT, Kind.KILL_AGENT}
