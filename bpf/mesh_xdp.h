@@ -8,6 +8,7 @@
 
 #include "encap.h"
 #include "entry.h"
+#include "mss_xdp.h"
 #include "surrogate.h"
 
 /* Leaves a note for tc. False where the driver has no metadata: tc then finds out by itself. */
@@ -98,6 +99,8 @@ static __always_inline int xdp_enter(struct xdp_md *ctx, const struct packet *p)
 	if (kind == TAG_FORWARD && p->length + WRAP_LEN <= UNDERLAY_MTU) {
 		node = next_hop(ctx, choice.backend->vtep);
 		if (node) {
+			if (is_tcp_syn(p) && returns_wrapped(NODE_VTEP, p->t.saddr))
+				xdp_mss_clamp(ctx, TUNNEL_MSS);
 			count_entry(choice.frontend, p->length);
 			return xdp_send_wrapped(ctx, p, choice.backend, node);
 		}

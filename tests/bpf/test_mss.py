@@ -19,13 +19,15 @@ from .net import (
     NODE_B_MAC,
     PUBLISHED,
     TARGET,
+    THERE,
     TUNNEL_MSS,
     docker_mac,
     tcp,
     tunnel_port,
     wrapped,
 )
-from .node import TC_REDIRECT, Node, assert_result
+from .node import TC_REDIRECT, XDP_TX, Node, assert_result
+from .world import remote
 
 SOURCE = f"{CLIENT}:4000"
 ENTRY = f"{NODE_A}:{PUBLISHED}"
@@ -86,6 +88,30 @@ def test_syn(node_b: Node, sent: Options, expected: Options, payload: bytes) -> 
     result = arrive(node_b, tcp(SOURCE, ENTRY, macs=ARRIVED, options=sent, payload=payload))
     at_task = tcp(SOURCE, TASK, macs=INTO_TASK, options=expected, payload=payload)
     assert_result(result, TC_REDIRECT, at_task)
+
+
+@pytest.mark.parametrize("payload", [b"", b"odd"], ids=["bare", "with data"])
+@pytest.mark.parametrize(("sent", "expected"), CASES)
+def test_syn_at_its_entry_node(
+    node: Node, sent: Options, expected: Options, payload: bytes
+) -> None:
+    """Which may have less room for the answers than the node of the task."""
+    node.port(PUBLISHED, TARGET).backends(remote(THERE))
+    packet = tcp(SOURCE, ENTRY, macs=FROM_CLIENT, options=sent, payload=payload)
+    clamped = tcp(SOURCE, ENTRY, macs=FROM_CLIENT, options=expected, payload=payload)
+    port = tunnel_port(packet)
+    inner = (NODE_A, THERE)
+    by_xdp = wrapped(clamped, (NODE_A, NODE_B), inner, port)
+    assert_result(node.nic_xdp(packet), XDP_TX, by_xdp)
+    by_tc = wrapped(clamped, (NODE_A, NODE_B), inner, port, FROM_CLIENT)
+    assert_result(node.nic_ingress(packet), TC_REDIRECT, by_tc)
+
+
+def test_syn_at_its_entry_node_whose_answers_go_straight(node_dsr: Node) -> None:
+    node_dsr.port(PUBLISHED, TARGET).backends(remote(THERE, NODE_A))
+    packet = tcp(SOURCE, f"{NODE_B}:{PUBLISHED}", macs=FROM_CLIENT, options=[("MSS", 1460)])
+    for result in (node_dsr.nic_xdp(packet), node_dsr.nic_ingress(packet)):
+        assert result.data.endswith(bytes(packet)[14:])
 
 
 @pytest.mark.parametrize(("sent", "expected"), CASES)

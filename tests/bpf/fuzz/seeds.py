@@ -172,6 +172,24 @@ def _errors() -> Iterator[Packet]:
         yield _tunnelled(error, HERE)
 
 
+def _outer_errors() -> Iterator[Packet]:
+    """What a router between two nodes says of the tunnel's packets."""
+    inside = (
+        (tcp(f"{CLIENT}:4000", f"{NODE_A}:{REMOTE}", "A", payload=bytes(400)), THERE),
+        (udp(f"{CLIENT}:4001", f"{NODE_A}:{MIXED}"), THERE),
+        (tcp(f"{NODE_B}:{LOCAL}", f"{CLIENT}:4000", "A", payload=bytes(400)), NODE_B),
+        (udp(f"{NODE_B}:{LOCAL}", f"{CLIENT}:4002"), NODE_B),
+        (udp(f"{NODE_A}:{REMOTE}", f"{STANDS_IN}:4000"), NODE_B),
+        (udp(f"{STANDS_IN}:4000", f"{NODE_A}:{REMOTE}"), THERE),
+    )
+    for (packet, to), mtu in product(inside, (1400, 576, 68, 9000)):
+        sent = wrapped(packet, (NODE_A, NODE_B), (NODE_A, to), 0xC001)
+        header = Ether(src=UNDERLAY[0], dst=UNDERLAY[1]) / IP(src=STRANGER, dst=NODE_A)
+        for length in (548, 120, 90, 28):
+            quoted = Raw(bytes(sent[IP])[:length])
+            yield header / ICMP(type=3, code=4, nexthopmtu=mtu) / quoted
+
+
 def _fragments() -> Iterator[Packet]:
     for source, to in (
         (f"{CLIENT}:4000", f"{NODE_A}:{LOCAL}"),
@@ -319,6 +337,6 @@ def dialogues() -> list[list[bytes]]:
 
 def seeds() -> list[bytes]:
     """All of them, always in the same order."""
-    groups = (_published, _overlay, _errors, _fragments, _odd, _tunnels)
+    groups = (_published, _overlay, _errors, _outer_errors, _fragments, _odd, _tunnels)
     groups6 = (_by_ipv6, _errors_by_ipv6, _extensions)
     return [bytes(packet) for group in (*groups, *groups6) for packet in group()]
