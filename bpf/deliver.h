@@ -51,7 +51,8 @@ static __always_inline int deliver_flow(struct __sk_buff *skb, const struct pack
 	__u32 ifindex;
 
 	count_skb(skb, p, flow->frontend, id, TO_BACKEND);
-	if (is_tcp_syn(p) && mss_clamp(skb, way_mtu(skb, flow, flow->to.saddr) - TCP_HEADERS))
+	if (is_tcp_syn(p) &&
+	    mss_clamp(skb, p->length, way_mtu(skb, flow, flow->to.saddr) - TCP_HEADERS))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
 	if (nat_route(skb, p, &flow->to))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);

@@ -110,15 +110,16 @@ static __always_inline int become_ip4(struct __sk_buff *skb, const struct ip6_he
 }
 
 /* A segment of a task's answer is 20 bytes longer as IPv6. */
-static __always_inline int clamp6(struct __sk_buff *skb, __u8 protocol)
+static __always_inline int clamp6(struct __sk_buff *skb, const struct ip6_header *ip)
 {
+	__u32 length = bpf_ntohs(ip->payload_length) + sizeof(struct iphdr);
 	__u8 flags;
 
-	if (protocol != IPPROTO_TCP)
+	if (ip->next_header != IPPROTO_TCP)
 		return 0;
 	if (bpf_skb_load_bytes(skb, L4_OFFSET + 13, &flags, 1))
 		return -1;
-	return flags & TCP_SYN ? mss_clamp(skb, UNDERLAY_MTU - IP6_EXTRA - 40) : 0;
+	return flags & TCP_SYN ? mss_clamp(skb, length, UNDERLAY_MTU - IP6_EXTRA - 40) : 0;
 }
 
 static __always_inline int enter6(struct __sk_buff *skb, const struct packet6 *p)
@@ -140,7 +141,7 @@ static __always_inline int enter6(struct __sk_buff *skb, const struct packet6 *p
 		address = surrogate_claim(&wanted);
 	if (!address)
 		return leave(DROP_no_surrogate, TC_ACT_SHOT);
-	if (become_ip4(skb, &p->ip, address) || clamp6(skb, p->ip.next_header))
+	if (become_ip4(skb, &p->ip, address) || clamp6(skb, &p->ip))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
 	return hand_over(skb, PROGRAM_FROM_IP6);
 }

@@ -76,7 +76,8 @@ static __always_inline int nic_forward(struct __sk_buff *skb, struct packet *p,
 		return leave(DROP_too_big, TC_ACT_SHOT);
 	if (!fits(skb, p, TUNNEL_MTU))
 		return answer_too_big(skb, p, TUNNEL_MTU);
-	if (is_tcp_syn(p) && returns_wrapped(NODE_VTEP, p->t.saddr) && mss_clamp(skb, TUNNEL_MSS))
+	if (is_tcp_syn(p) && returns_wrapped(NODE_VTEP, p->t.saddr) &&
+	    mss_clamp(skb, p->length, TUNNEL_MSS))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
 	return tc_send_wrapped(skb, backend->vtep, backend->address, NODE_VTEP, flow_hash(p), 0);
 }

@@ -100,7 +100,7 @@ static __always_inline int xdp_enter(struct xdp_md *ctx, const struct packet *p)
 		node = next_hop(ctx, choice.backend->vtep);
 		if (node) {
 			if (is_tcp_syn(p) && returns_wrapped(NODE_VTEP, p->t.saddr))
-				xdp_mss_clamp(ctx, TUNNEL_MSS);
+				xdp_mss_clamp(ctx, p->length, TUNNEL_MSS);
 			count_entry(choice.frontend, p->length);
 			return xdp_send_wrapped(ctx, p, choice.backend, node);
 		}

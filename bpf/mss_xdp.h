@@ -23,19 +23,21 @@ static __always_inline void xdp_mss_lower(struct tcphdr *tcp, __be16 *mss, bool 
 	tcp->check = checksum_replaced(tcp->check, old, new);
 }
 
-/* Lowers the MSS option of a SYN to `limit` (host order). */
-static __always_inline void xdp_mss_clamp(struct xdp_md *ctx, __u16 limit)
+/* Lowers the MSS option of a SYN to `limit`; `length` is that of the IPv4 packet (host order). */
+static __always_inline void xdp_mss_clamp(struct xdp_md *ctx, __u32 length, __u16 limit)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct tcphdr *tcp = data + L4_OFFSET;
-	__u32 length, offset = 0;
+	__u32 options, offset = 0;
 	__u8 *option;
 
 	if ((void *)(tcp + 1) > end)
 		return;
-	length = tcp->doff * 4 - sizeof(*tcp);
+	options = tcp->doff * 4 - sizeof(*tcp);
+	if (options > TCP_OPTIONS_LEN || options + sizeof(struct iphdr) + sizeof(*tcp) > length)
+		return;
 	for (int i = 0; i < TCP_OPTIONS; i++) {
-		if (length > TCP_OPTIONS_LEN || offset + 4 > length)
+		if (offset + 4 > options)
 			return;
 		/* The compiler knows the bound; the verifier wants to see it. */
 		asm volatile("" : "+r"(offset));

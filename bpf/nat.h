@@ -95,9 +95,10 @@ static __always_inline int set_destination_mac(struct __sk_buff *skb, const __u8
 #define TCP_OPTIONS 8 /* looked at, at most, to find the MSS */
 
 /* Lowers the MSS option of a SYN or SYN-ACK to `limit` (host order), so that its segments have
- * room for the tunnel's headers. RFC 9293, 3.7.1.
+ * room for the tunnel's headers. RFC 9293, 3.7.1. `length` is that of the IPv4 packet: what claims
+ * to have options beyond it is thrown away by its receiver.
  */
-static __always_inline int mss_clamp(struct __sk_buff *skb, __u16 limit)
+static __always_inline int mss_clamp(struct __sk_buff *skb, __u32 length, __u32 limit)
 {
 	__u32 offset = L4_OFFSET + sizeof(struct tcphdr);
 	__u8 data_offset, option[4];
@@ -107,6 +108,8 @@ static __always_inline int mss_clamp(struct __sk_buff *skb, __u16 limit)
 	if (bpf_skb_load_bytes(skb, L4_OFFSET + 12, &data_offset, 1))
 		return 0;
 	end = L4_OFFSET + (data_offset >> 4) * 4;
+	if (end > L3_OFFSET + length)
+		return 0;
 	for (int i = 0; i < TCP_OPTIONS && offset + 4 <= end; i++) {
 		if (bpf_skb_load_bytes(skb, offset, option, 4))
 			return 0;

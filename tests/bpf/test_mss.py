@@ -6,6 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from scapy.layers.inet import TCP
+from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
 from .net import (
@@ -76,9 +78,10 @@ CASES = [
 ]
 
 
-def arrive(node: Node, packet: Packet) -> Any:
+def arrive(node: Node, packet: Packet | bytes, padding: bytes = b"") -> Any:
+    packet = Ether(bytes(packet))
     tunnel = wrapped(packet, (NODE_A, NODE_B), (NODE_A, HERE), 0xC001, ARRIVED)
-    return node.nic_ingress(tunnel)
+    return node.nic_ingress(bytes(tunnel) + padding)
 
 
 @pytest.mark.parametrize("payload", [b"", b"odd"], ids=["bare", "with data"])
@@ -132,6 +135,25 @@ def test_checksum_is_right_at_any_place(node_b: Node, value: int, nops: int) -> 
     result = arrive(node_b, tcp(SOURCE, ENTRY, macs=ARRIVED, options=options))
     options[-1] = ("MSS", min(value, TUNNEL_MSS))
     assert_result(result, TC_REDIRECT, tcp(SOURCE, TASK, macs=INTO_TASK, options=options))
+
+
+@pytest.mark.parametrize("padding", [b"\x02\x04\x05\xb4", b"\x02\x04\x05\xb4" * 10])
+def test_what_is_behind_the_packet_is_none_of_its_options(
+    node: Node, node_b: Node, padding: bytes
+) -> None:
+    """Ethernet pads; a header that claims to reach so far is thrown away by its receiver."""
+    node_b.port(PUBLISHED, TARGET).backends(node_b.here())
+    node.port(PUBLISHED, TARGET).backends(remote(THERE))
+    packet = tcp(SOURCE, ENTRY, macs=ARRIVED)
+    packet[TCP].dataofs = 5 + len(padding) // 4
+    at_task = tcp(SOURCE, TASK, macs=INTO_TASK)
+    at_task[TCP].dataofs = packet[TCP].dataofs
+    assert arrive(node_b, bytes(packet), padding).data == bytes(at_task) + padding
+    for result in (
+        node.nic_xdp(bytes(packet) + padding),
+        node.nic_ingress(bytes(packet) + padding),
+    ):
+        assert result.data.endswith(bytes(packet)[14:] + padding)
 
 
 def test_only_a_syn_is_changed(node_b: Node) -> None:
