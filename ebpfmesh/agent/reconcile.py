@@ -171,7 +171,7 @@ class Reconciler:
             return dict.fromkeys(pool.chosen, 1 / max(1, len(pool.chosen)))
         slots = np.bincount(np.frombuffer(table, dtype=np.uint32))
         numbers = {key: self.ids.backends.ids[key] for key in pool.chosen}
-        return {key: int(slots[number]) / slots.sum() for key, number in numbers.items()}
+        return {key: float(slots[number] / slots.sum()) for key, number in numbers.items()}
 
     def _table(self, pool: Pool) -> bytes:
         """The pool's table, as ids; empty if nobody gets new flows."""

@@ -237,6 +237,7 @@ def test_shares_are_those_of_the_table(maps: MemoryMaps, clock: Clock) -> None:
     slots = np.frombuffer(maps.tables[1], dtype=np.uint32).tolist()
     ids = r.ids.backends.ids
     assert r.shares[POOL] == {key: slots.count(ids[key]) / len(slots) for key in ids}
+    assert {type(share) for share in r.shares[POOL].values()} == {float}  # others cannot be sent
     keys = tuple(BackendKey(task, VNI) for task in "abc")
     r.sync(with_pool(desired("a", "b", "c"), Pool(POOL, keys, keys[:2], in_turn=True)), whole=True)
     assert r.shares[POOL] == {keys[0]: 0.5, keys[1]: 0.5}
