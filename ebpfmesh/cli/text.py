@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How things are written for people: numbers, spans, tables, and names that others chose."""
+"""How things are printed, for people and for programs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,27 @@ from rich.table import Table
 
 from ebpfmesh.config import ConfigError
 from ebpfmesh.status import STATUS_VERSION
+from ebpfmesh.wording import clean, count, per_second, percent, size, span
+
+__all__ = [
+    "clean",
+    "console",
+    "count",
+    "per_second",
+    "percent",
+    "seconds",
+    "show",
+    "show_json",
+    "show_list",
+    "size",
+    "span",
+    "style_of",
+    "table",
+]
 
 _UNLIMITED = 10_000  # columns, where no terminal sets a limit
-_KILO = 1000
-_KIBI = 1024
 _MINUTE_S = 60
 _HOUR_S = 3600
-_DAY_S = 86400
 
 _COLOURS = {
     "ok": "green",
@@ -81,38 +95,9 @@ def show_list(name: str, rows: object) -> None:
     show_json({"version": STATUS_VERSION, name: rows})
 
 
-def clean(text: str) -> str:
-    """A name that somebody chose, without what a terminal would obey."""
-    return "".join(char for char in text if char.isprintable())
-
-
 def style_of(state: str) -> str:
     """The colour of a state."""
     return _COLOURS.get(state, "")
-
-
-def count(number: float) -> str:
-    """``999``, ``1.2k``, ``34.5M``: three or four significant digits."""
-    return _scaled(number, _KILO, ("", "k", "M", "G", "T", "P"))
-
-
-def size(number: float) -> str:
-    """``999B``, ``1.2KiB``, ``34.5MiB``."""
-    return _scaled(number, _KIBI, ("B", "KiB", "MiB", "GiB", "TiB", "PiB"))
-
-
-def percent(share: float) -> str:
-    """``33.3%`` of a part from 0 to 1; ``-`` of none."""
-    return f"{share:.1%}" if share else "-"
-
-
-def _scaled(number: float, step: int, units: tuple[str, ...]) -> str:
-    value = float(number)
-    for unit in units[:-1]:
-        if value < step:
-            return f"{value:.0f}{unit}" if unit == units[0] else f"{value:.1f}{unit}"
-        value /= step
-    return f"{value:.1f}{units[-1]}"
 
 
 def seconds(written: str) -> float:
@@ -121,15 +106,3 @@ def seconds(written: str) -> float:
     if found is None:
         raise ConfigError(f"{written!r} is no time; allowed: a number and s, m or h, as in 30s")
     return float(found[1]) * {"": 1, "s": 1, "m": _MINUTE_S, "h": _HOUR_S}[found[2]]
-
-
-def span(seconds: float) -> str:
-    """``4s``, ``2m 5s``, ``3h 7m``, ``8d 2h``: two units at most."""
-    whole = int(seconds)
-    if whole < _MINUTE_S:
-        return f"{whole}s"
-    if whole < _HOUR_S:
-        return f"{whole // _MINUTE_S}m {whole % _MINUTE_S}s"
-    if whole < _DAY_S:
-        return f"{whole // _HOUR_S}h {whole % _HOUR_S // _MINUTE_S}m"
-    return f"{whole // _DAY_S}d {whole % _DAY_S // _HOUR_S}h"

@@ -19,12 +19,11 @@ from rich.text import Text
 from ebpfmesh.cli import exits, text
 from ebpfmesh.cli.client import AgentError, fetch_status, socket_path
 from ebpfmesh.cli.options import Output, OutputOption, SocketOption
-from ebpfmesh.cli.text import clean, count, percent, size, table
+from ebpfmesh.cli.text import clean, per_second, percent, size, table
 from ebpfmesh.rates import BackendRates, Order, Rate, Rates, ServiceRates, between, ordered
 from ebpfmesh.status import Status
 
 _NUMBERS = ("BACKENDS", "SHARE", "FLOWS", "CONN/S", "PKT/S", "IN/S", "OUT/S", "ENTERED/S")
-_FRACTIONS = 10  # below that a rate has a decimal
 
 
 def top(
@@ -183,8 +182,3 @@ def _rate(rate: Rate) -> tuple[str, str, str, str]:
         size(rate.bytes_to_backend),
         size(rate.bytes_to_client),
     )
-
-
-def per_second(number: float) -> str:
-    """``0``, ``0.3``, ``12``, ``1.2k``."""
-    return f"{number:.1f}" if 0 < number < _FRACTIONS else count(number)
