@@ -193,6 +193,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         AddressOrAuto, Meta(description="Where metrics are served; auto: the node's address.")
     ] = ""
     metrics_port: Annotated[PortNumber, Meta(description="TCP port of the metrics.")] = 9477
+    status_page: Annotated[
+        bool, Meta(description="Whether a page for people is served at `/` beside the metrics.")
+    ] = True
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="The least that is logged.")
     ] = "info"

@@ -11,7 +11,9 @@ import msgspec
 from aiohttp import web
 
 from ebpfmesh.agent.answers import Answers
+from ebpfmesh.agent.onlooker import Onlooker
 from ebpfmesh.explanation import BadQuestion, question
+from ebpfmesh.page import HEADERS, document, live
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -64,6 +66,23 @@ def _metrics(agent: Answers) -> list[web.RouteDef]:
     return [web.get("/metrics", metrics)]
 
 
+def _page(agent: Answers) -> list[web.RouteDef]:
+    onlooker = Onlooker(agent.status, agent.changes)
+
+    async def page(_: web.Request) -> web.StreamResponse:
+        view = await onlooker.look()
+        return _html(document(f"{view.status.node.hostname}: ebpfmesh", live(view)))
+
+    async def again(_: web.Request) -> web.StreamResponse:
+        return _html(live(await onlooker.look()))
+
+    return [web.get("/", page), web.get("/live", again)]
+
+
+def _html(markup: str) -> web.Response:
+    return web.Response(text=markup, content_type="text/html", headers=HEADERS)
+
+
 async def _serve(routes: list[web.RouteDef]) -> web.AppRunner:
     app = web.Application()
     app.add_routes(routes)
@@ -93,8 +112,8 @@ async def serve_socket(agent: Answers, path: Path) -> web.AppRunner:
     return runner
 
 
-async def serve_metrics(agent: Answers, host: str, port: int) -> web.AppRunner:
-    """Answers Prometheus. Raises `OSError` if the address cannot be had."""
-    runner = await _serve(_health(agent) + _metrics(agent))
+async def serve_metrics(agent: Answers, host: str, port: int, *, page: bool) -> web.AppRunner:
+    """Answers Prometheus, and people if `page`. Raises `OSError` if it cannot have the address."""
+    runner = await _serve(_health(agent) + _metrics(agent) + (_page(agent) if page else []))
     await web.TCPSite(runner, host, port).start()
     return runner

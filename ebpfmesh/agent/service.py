@@ -176,7 +176,9 @@ class Agent:
         stack.push_async_callback(runner.cleanup)
         host = config.metrics_address or info.node_addr
         try:
-            runner = await serve_metrics(answers, host, config.metrics_port)
+            runner = await serve_metrics(
+                answers, host, config.metrics_port, page=config.status_page
+            )
         except OSError as error:
             # Balancing goes on without metrics rather than not at all.
             log.error("metrics.not_served", host=host, port=config.metrics_port, error=str(error))

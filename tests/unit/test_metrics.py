@@ -174,3 +174,9 @@ def test_the_timer_counts_and_comes_along() -> None:
     assert (timer.count, timer.errors) == (2, 1)
     assert found[("ebpfmesh_sync_duration_seconds_count",)] == 2
     assert found["ebpfmesh_sync_duration_seconds_bucket", "0.0025"] == 1
+
+
+def test_names_break_no_line() -> None:
+    evil = 'e\x1b[2J"\\\n# EOF\r\u2028{x="y"} 1\x00\u202e'
+    found = samples(render(a_status(a_service(name=evil, network=evil))))
+    assert found["ebpfmesh_flows", evil, evil] == 5
