@@ -20,7 +20,8 @@ _NAME = re.compile(r"`((?:unit|bpf|lab)/(?:steady/)?test_\w+\.py)(?:::(test_\w+)
 
 def functions(path: Path) -> set[str]:
     tree = ast.parse(path.read_text())
-    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef
+    return {node.name for node in ast.walk(tree) if isinstance(node, kinds)}
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.split("|")[1].strip())
