@@ -13,8 +13,9 @@ The rules, in short:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Set
 from enum import StrEnum
+from operator import attrgetter
 
 from msgspec.structs import replace
 
@@ -69,6 +70,17 @@ def desired_state(mesh: MeshState, local: LocalView, *, whole: bool = True) -> D
     return _Assembly(mesh, local, whole).run()
 
 
+def with_tasks_of(
+    services: Set[str], previous: Desired, mesh: MeshState, local: LocalView, *, whole: bool = True
+) -> Desired:
+    """Say the same where only tasks have changed since `previous`, and those only of `services`.
+
+    What has not changed is the same object as before, so that a plan need not look into it.
+    """
+    tasks = [task for task in mesh.tasks.values() if task.service_id in services]
+    return _Assembly(mesh, local, whole, tasks).run_again(services, previous)
+
+
 def notes(mesh: MeshState, local: LocalView) -> tuple[Note, ...]:
     """List what keeps the mesh, as this node sees it, from serving all that was asked for."""
     return (
@@ -86,9 +98,11 @@ def mac_of(address: str) -> str:
 
 
 class _Assembly:
-    """One run of `desired_state`."""
+    """One run of `desired_state`, or of `with_tasks_of`: then `tasks` are the only ones."""
 
-    def __init__(self, mesh: MeshState, local: LocalView, whole: bool) -> None:
+    def __init__(
+        self, mesh: MeshState, local: LocalView, whole: bool, tasks: Iterable[Task] | None = None
+    ) -> None:
         self.mesh = mesh
         self.local = local
         self.whole = whole
@@ -97,7 +111,7 @@ class _Assembly:
         self.ingress = _ingress(mesh)
         inside = {self.ingress.vni} if self.ingress else set()
         self.attached = {a.vni for a in local.attachments if a.vni} - inside
-        self.tasks = _tasks_by_service(mesh)
+        self.tasks = _tasks_by_service(mesh.tasks.values() if tasks is None else tasks)
         self.frontends: dict[FrontendKey, Frontend] = {}
         self.pools: dict[PoolKey, Pool] = {}
         self.allowed: dict[PoolKey, frozenset[str]] = {}
@@ -121,6 +135,37 @@ class _Assembly:
             attachments=self.local.attachments,
             endpoints=self.local.endpoints,
         )
+
+    def run_again(self, services: Set[str], previous: Desired) -> Desired:
+        networks = {network.vni: network for network in self.mesh.networks.values()}
+        for key in previous.pools:
+            if key.service_id in services:
+                self._add_pool(self.mesh.services[key.service_id], networks[key.vni])
+        kept = {k: b for k, b in previous.backends.items() if b.pool.service_id not in services}
+        self.frontends = self._without_direct(previous, kept)
+        for backend in self.backends.values():
+            self._add_direct(backend)
+        return replace(
+            previous,
+            frontends=self.frontends,
+            pools=previous.pools | self.pools,
+            backends=kept | self.backends,
+        )
+
+    def _without_direct(
+        self, previous: Desired, kept: Mapping[BackendKey, Backend]
+    ) -> dict[FrontendKey, Frontend]:
+        """Return the frontends without the addresses of backends that only `previous` has."""
+        frontends = dict(previous.frontends)
+        dropped = [b for k, b in previous.backends.items() if k not in kept]
+        away = {FrontendKey(b.key.vni, b.address) for b in dropped}
+        addresses = {key.address for key in away}
+        also = [b for b in kept.values() if b.address in addresses]
+        away -= {FrontendKey(b.key.vni, b.address) for b in also}
+        for key in away & frontends.keys():
+            if frontends[key].kind is FrontendKind.DIRECT:
+                del frontends[key]
+        return frontends
 
     def _add_vips(self, service: Service) -> None:
         for network_id, vip in service.vips.items():
@@ -230,7 +275,8 @@ class _Assembly:
         """Mark a backend's own address, unless it has become a VIP since."""
         if backend.key.vni in self.attached:
             key = FrontendKey(backend.key.vni, backend.address)
-            self.frontends.setdefault(key, Frontend(key, FrontendKind.DIRECT))
+            if key not in self.frontends:
+                self.frontends[key] = Frontend(key, FrontendKind.DIRECT)
 
 
 def _spare(
@@ -271,11 +317,10 @@ def _vteps(mesh: MeshState, local: LocalView) -> dict[str, str]:
     return vteps
 
 
-def _tasks_by_service(mesh: MeshState) -> dict[str, list[Task]]:
+def _tasks_by_service(tasks: Iterable[Task]) -> dict[str, list[Task]]:
     """Group the tasks, in order of id: the order of `Pool.ready`."""
     groups: dict[str, list[Task]] = defaultdict(list)
-    for task_id in sorted(mesh.tasks):
-        task = mesh.tasks[task_id]
+    for task in sorted(tasks, key=attrgetter("id")):
         groups[task.service_id].append(task)
     return groups
 

@@ -9,6 +9,7 @@ turns and how this module fills a table faster than the paper's loop with the sa
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import blake2b
@@ -42,6 +43,7 @@ _TAIL = 192
 # While half of the free slots are taken, a turn tries 2 ln 2 of them. So a stretch looks at
 # ln 2 * size positions, and a little more: backends differ.
 _LOOK_AHEAD = 0.75
+_NOBODY = -1
 
 
 def build_table(weights: Mapping[str, int], size: int = DEFAULT_SIZE) -> Table | None:
@@ -112,7 +114,9 @@ class _Filling:
         self.offset: Ints = pairs[:, 0]
         self.skip: Ints = pairs[:, 1]
         self.position: Ints = np.zeros(len(names), dtype=np.int64)
-        self.owner: list[int] = [-1] * size
+        # Python takes and sets single items of `owner`; `_owners` is the same memory for numpy.
+        self.owner = array("i", [_NOBODY]) * size
+        self._owners = np.frombuffer(self.owner, dtype=np.intc)
 
     def fill(self, turns: Ints) -> Table:
         """Let every turn claim a slot; as many turns as slots."""
@@ -122,7 +126,7 @@ class _Filling:
             self._claim(stretch)
             done += len(stretch)
         self._claim_tail(turns[done:])
-        return np.array(self.owner, dtype=np.uint32)
+        return self._owners.astype(np.uint32)
 
     def _claim(self, stretch: Ints) -> None:
         """Take these turns from lists of candidates, slot by slot where a list runs out."""
@@ -153,7 +157,7 @@ class _Filling:
         ends = np.cumsum(ahead)
         steps = np.arange(ends[-1]) + np.repeat(self.position - ends + ahead, ahead)
         slots = (np.repeat(self.offset, ahead) + np.repeat(self.skip, ahead) * steps) % self.size
-        free = np.array(self.owner)[slots] < 0
+        free = self._owners[slots] < 0
         self.position += ahead
         return slots[free], steps[free], np.concatenate(([0], np.cumsum(free)))[ends]
 
@@ -171,7 +175,7 @@ class _Filling:
 
         The position of slot s is (s - offset) / skip, modulo the prime size.
         """
-        free = np.flatnonzero(np.array(self.owner) < 0)
+        free = np.flatnonzero(self._owners < 0)
         backends, row = np.unique(turns, return_inverse=True)
         inverse = [pow(skip, -1, self.size) for skip in self.skip[backends].tolist()]
         distance = (free[None, :] - self.offset[backends][:, None]) % self.size

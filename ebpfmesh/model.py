@@ -216,7 +216,7 @@ class FrontendKind(IntEnum):
     DIRECT = 3
 
 
-class FrontendKey(Frozen, frozen=True, order=True):
+class FrontendKey(Frozen, frozen=True, order=True, cache_hash=True):
     """What a client addresses. A VIP has no port; a published port no address and VNI 0."""
 
     vni: int
@@ -230,14 +230,14 @@ class FrontendKey(Frozen, frozen=True, order=True):
         return f"{self.protocol.name.lower()}:{self.port}" if self.port else self.address
 
 
-class PoolKey(Frozen, frozen=True, order=True):
+class PoolKey(Frozen, frozen=True, order=True, cache_hash=True):
     """The backends of one service on one network: what a Maglev table is made of."""
 
     service_id: str
     vni: int
 
 
-class BackendKey(Frozen, frozen=True, order=True):
+class BackendKey(Frozen, frozen=True, order=True, cache_hash=True):
     """One task's endpoint on one network."""
 
     task_id: str

@@ -19,7 +19,7 @@ is such a case; the last state, kept on disk, together with a complete local vie
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Set
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Set
 from typing import TypeAlias, TypeVar
 
 import msgspec
@@ -213,7 +213,7 @@ REMOVALS = (
 
 Plan: TypeAlias = tuple[Operation, ...]
 
-K = TypeVar("K", FrontendKey, PoolKey, BackendKey)
+K = TypeVar("K", FrontendKey, PoolKey, BackendKey, EndpointKey)
 V = TypeVar("V")
 
 
@@ -296,12 +296,13 @@ def _not_shrunk(pool: Pool, before: Pool | None, certain: Set[BackendKey]) -> Po
 def _puts(desired: Desired, actual: Actual) -> Iterator[Operation]:
     yield from map(PutNode, sorted(desired.nodes - actual.nodes))
     yield from map(PutBackend, _changed(desired.backends, actual.backends))
-    for key, pool in sorted(desired.pools.items()):
-        if key not in actual.counts or actual.pools.get(key) != pool:
-            yield PutTable(key, pool.ready, pool.preferred, pool.in_turn, pool.spare)
-    for key, pool in sorted(desired.pools.items()):
-        if actual.counts.get(key) != len(pool.chosen):
-            yield PutPool(key, len(pool.chosen))
+    unknown = {key: pool for key, pool in desired.pools.items() if key not in actual.counts}
+    changed = {pool.key: pool for pool in _changed(desired.pools, actual.pools)}
+    for key, pool in sorted((unknown | changed).items()):
+        yield PutTable(key, pool.ready, pool.preferred, pool.in_turn, pool.spare)
+    counts = {key: len(pool.chosen) for key, pool in desired.pools.items()}
+    for key, count in sorted(counts.items() - actual.counts.items()):
+        yield PutPool(key, count)
     for key, networks in sorted(desired.allowed.items()):
         if actual.allowed.get(key) != networks:
             yield PutAllowed(key, networks)
@@ -316,23 +317,30 @@ def _puts(desired: Desired, actual: Actual) -> Iterator[Operation]:
 def _removals(
     desired: Desired, actual: Actual, rested: Collection[BackendKey]
 ) -> Iterator[Operation]:
-    yield from map(DelFrontend, sorted(actual.frontends.keys() - desired.frontends.keys()))
-    yield from map(DelAllowed, sorted(actual.allowed.keys() - desired.allowed.keys()))
-    yield from map(DelPool, sorted(actual.pools.keys() - desired.pools.keys()))
-    unwanted = actual.backends.keys() - desired.backends.keys()
-    yield from map(RetireBackend, sorted(unwanted))
+    yield from map(DelFrontend, _missing(desired.frontends, actual.frontends))
+    yield from map(DelAllowed, _missing(desired.allowed, actual.allowed))
+    yield from map(DelPool, _missing(desired.pools, actual.pools))
+    yield from map(RetireBackend, _missing(desired.backends, actual.backends))
     over = actual.retired.intersection(rested) - desired.backends.keys()
     yield from map(FreeBackend, sorted(over))
     yield from map(DelAddress, sorted(actual.addresses - desired.addresses))
     yield from map(DelNode, sorted(actual.nodes - desired.nodes))
-    yield from map(DelEndpoint, sorted(actual.endpoints.keys() - desired.endpoints.keys()))
+    yield from map(DelEndpoint, _missing(desired.endpoints, actual.endpoints))
     yield from map(Detach, _in_order(actual.attachments - desired.attachments))
 
 
 def _changed(wanted: Mapping[K, V], there: Mapping[K, V]) -> list[V]:
-    """Return the values that are not there, or not like that, in order of key."""
-    different = [key for key, value in wanted.items() if there.get(key) != value]
+    """Return the values that are not there, or not like that, in order of key.
+
+    Most are the very same objects, and need no look inside.
+    """
+    different = [k for k, v in wanted.items() if (was := there.get(k)) is not v and was != v]
     return [wanted[key] for key in sorted(different)]
+
+
+def _missing(wanted: Container[K], there: Iterable[K]) -> list[K]:
+    """Return the keys that are there and are not wanted, in order."""
+    return sorted([key for key in there if key not in wanted])
 
 
 def _in_order(attachments: Iterable[Attachment]) -> list[Attachment]:

@@ -14,7 +14,7 @@ from bench.machine import no_collections
 from bench.node import BenchNode, reconciler_of
 from bench.scale.child import change
 from bench.swarm import Size
-from ebpfmesh.desired import desired_state
+from ebpfmesh.desired_cache import DesiredCache
 from ebpfmesh.hub.delta import apply, update
 from ebpfmesh.hub.protocol import MAX_FROM_HUB, Delta, Full, decode_from_hub, encode
 from ebpfmesh.maglev import permutation
@@ -47,6 +47,7 @@ class Stages:
         self._docker, self._size, self._node = docker, size, node
         self._reconciler = node.reconciler
         self._hub = self._agent = MeshState()
+        self._desired = DesiredCache()
         self.frame_bytes = 0
 
     def first(self) -> dict[str, float]:
@@ -55,6 +56,7 @@ class Stages:
         self._reconciler = reconciler_of(self._node.module)
         self._reconciler.adopt()
         self._hub = self._agent = MeshState()
+        self._desired = DesiredCache()
         permutation.cache_clear()
         return self._through()
 
@@ -82,7 +84,7 @@ class Stages:
                 self._agent = apply(self._agent, message)
         local = swarm.local_view(self._agent, self._size)
         with clock.step("agent: desired state"):
-            desired = desired_state(self._agent, local)
+            desired = self._desired.of(self._agent, local)
         with clock.step("agent: plan and maps"):
             assert self._reconciler.sync(desired, whole=True)
         return clock.steps

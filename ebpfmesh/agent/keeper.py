@@ -19,7 +19,7 @@ from ebpfmesh.agent.truth import LocalTruth
 from ebpfmesh.agent.viewer import Viewer
 from ebpfmesh.agent.worker import Worker
 from ebpfmesh.datapath.errors import DatapathError
-from ebpfmesh.desired import desired_state
+from ebpfmesh.desired_cache import DesiredCache
 from ebpfmesh.ids import OutOfIds
 from ebpfmesh.metrics import SyncTimer
 from ebpfmesh.model import BackendState, LocalView, MeshState
@@ -74,6 +74,7 @@ class Keeper:
         self._containers: list[LocalContainer] = []
         self._containers_stale = True
         self._truth = LocalTruth()
+        self._desired = DesiredCache()
         self._deaths = DeathWatch(self.died)
         self._labels = LabelWatch()
         self._ingress = IngressWatch()
@@ -150,7 +151,7 @@ class Keeper:
         self._ingress.look(mesh)
         self._truth.forget(mesh.tasks.keys() | local.tasks.keys())
         self._report(local.vtep, self._reported(local))
-        desired = desired_state(mesh, local)
+        desired = self._desired.of(mesh, local)
         whole = mesh.version > 0
         try:
             steps = await self._worker(self.reconciler.sync, desired, whole=whole)

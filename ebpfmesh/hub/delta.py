@@ -55,7 +55,7 @@ def _size(state: MeshState) -> int:
 
 
 def _changed(old: Mapping[str, V], new: Mapping[str, V]) -> dict[str, V]:
-    return {key: value for key, value in new.items() if old.get(key) != value}
+    return {key: v for key, v in new.items() if (was := old.get(key)) is not v and was != v}
 
 
 def _gone(old: Mapping[str, V], new: Mapping[str, V]) -> tuple[str, ...]:
@@ -63,5 +63,8 @@ def _gone(old: Mapping[str, V], new: Mapping[str, V]) -> tuple[str, ...]:
 
 
 def _applied(old: Mapping[str, V], changed: Mapping[str, V], gone: tuple[str, ...]) -> dict[str, V]:
-    kept = {key: value for key, value in old.items() if key not in set(gone)}
-    return {**kept, **changed}
+    after = dict(old)
+    for key in gone:
+        after.pop(key, None)
+    after.update(changed)
+    return after
