@@ -25,6 +25,10 @@ UNREACHABLE = "unreachable"
 _STATES = tuple(state.name.lower() for state in BackendState)
 _UNPROGRAMMED = ("dnsrr", "elsewhere")
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_CONVERGENCE_BUCKETS_S = (
+    *(0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25),
+    *(0.5, 1.0, 2.5, 5.0, 10.0),
+)
 
 Labels = tuple[str, ...]
 
@@ -53,12 +57,53 @@ class SyncTimer:
         self.errors += 1
 
 
-def render(status: Status, timer: SyncTimer | None = None) -> bytes:
-    """Return the text exposition (version 0.0.4) of a status, and of `timer` after it."""
+class ConvergenceTimer:
+    """How long after a change the maps of this node have followed it.
+
+    A change has a time of origin, by the clock of whoever saw it first: of this node, of another,
+    or of a manager. Where the clocks differ so much that a change seems to come from the future, it
+    counts as 0.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._pending: list[int] = []
+        self._histogram = Histogram(
+            "ebpfmesh_convergence_seconds",
+            "From a change, wherever it happened, to the maps of this node.",
+            registry=self.registry,
+            buckets=_CONVERGENCE_BUCKETS_S,
+        )
+
+    def began(self, origin_ns: int) -> None:
+        """Note a change that the maps do not follow yet; 0 is one of which nothing is known."""
+        if origin_ns and origin_ns not in self._pending:
+            self._pending.append(origin_ns)
+
+    def take(self) -> list[int]:
+        """Return what is pending, for whoever now makes the maps follow."""
+        taken, self._pending = self._pending, []
+        return taken
+
+    def put_back(self, origins_ns: Iterable[int]) -> None:
+        """Note again what was taken: the maps do not follow it yet."""
+        for origin_ns in origins_ns:
+            self.began(origin_ns)
+
+    def observe(self, origins_ns: Iterable[int], now_ns: int) -> list[float]:
+        """Count these as followed; returns how long that took, in milliseconds."""
+        took_s = [max(0, now_ns - origin) / 1e9 for origin in origins_ns]
+        for one in took_s:
+            self._histogram.observe(one)
+        return [round(one * 1e3, 1) for one in took_s]
+
+
+def render(status: Status, *timers: SyncTimer | ConvergenceTimer) -> bytes:
+    """Return the text exposition (version 0.0.4) of a status, and of `timers` after it."""
     registry = CollectorRegistry()
     registry.register(_StatusCollector(status))
     text: bytes = generate_latest(registry)
-    return text + generate_latest(timer.registry) if timer else text
+    return text + b"".join(generate_latest(timer.registry) for timer in timers)
 
 
 class _StatusCollector(Collector):

@@ -117,7 +117,8 @@ class Task(Frozen, frozen=True):
 class MeshState(Frozen, frozen=True):
     """All that the load balancer needs to know of the Swarm, at one version.
 
-    Each mapping is keyed by the object's id. `version` only rises.
+    Each mapping is keyed by the object's id. `version` only rises. `origin_ns` is when the change
+    that made this version happened (since 1970, by the clock of whoever saw it), 0 if nobody knows.
     """
 
     version: int = 0
@@ -125,6 +126,7 @@ class MeshState(Frozen, frozen=True):
     networks: dict[str, Network] = {}
     services: dict[str, Service] = {}
     tasks: dict[str, Task] = {}
+    origin_ns: int = 0
 
 
 # --- what this node has -----------------------------------------------------------------

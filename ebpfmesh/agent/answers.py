@@ -77,7 +77,7 @@ class Answers:
 
     async def metrics(self) -> bytes:
         """The Prometheus exposition."""
-        return render(await self.status(), self._keeper.timer)
+        return render(await self.status(), self._keeper.timer, self._keeper.convergence)
 
     def _explain(self, asked: Question) -> Explanation:
         mesh, config = self._keeper.mesh, self._config

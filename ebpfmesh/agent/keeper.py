@@ -21,7 +21,7 @@ from ebpfmesh.agent.worker import Worker
 from ebpfmesh.datapath.errors import DatapathError
 from ebpfmesh.desired_cache import DesiredCache
 from ebpfmesh.ids import OutOfIds
-from ebpfmesh.metrics import SyncTimer
+from ebpfmesh.metrics import ConvergenceTimer, SyncTimer
 from ebpfmesh.model import BackendState, LocalView, MeshState
 from ebpfmesh.swarm.client import SwarmClient
 from ebpfmesh.swarm.errors import SwarmError
@@ -37,13 +37,13 @@ _COALESCE_S = 0.005
 _STARTING_POLL_S = 0.01
 _STARTING_REST = 4  # ... and the looks take no more than a fifth of the time, however many
 
-ReportSink = Callable[[str, dict[str, BackendState]], None]
+ReportSink = Callable[[str, dict[str, BackendState], int], None]
 
 
 class Keeper:
     """Level-triggered: whatever happens only says "look again".
 
-    `report` takes the node's own facts, for the hubs.
+    `report` takes the node's own facts, for the hubs, and when the last of them came to be.
     """
 
     def __init__(
@@ -60,8 +60,9 @@ class Keeper:
         self.mesh = MeshState()
         self.local: LocalView | None = None
         self.synced = False
-        self.error = ""
+        self._errors: dict[str, str] = {}
         self.timer = SyncTimer()
+        self.convergence = ConvergenceTimer()
         self.reconciler = reconciler
         self._swarm = swarm
         self._viewer = viewer
@@ -71,8 +72,11 @@ class Keeper:
         self._starting: dict[str, BackendState] = {}
         self._report = report
         self._trigger = asyncio.Event()
-        self._containers: list[LocalContainer] = []
-        self._containers_stale = True
+        self._containers: list[LocalContainer] | None = None
+        self._containers_stale = asyncio.Event()
+        self._containers_stale.set()
+        self._local_stale = True
+        self._origin_ns = 0
         self._truth = LocalTruth()
         self._desired = DesiredCache()
         self._deaths = DeathWatch(self.died)
@@ -85,113 +89,173 @@ class Keeper:
         """The Swarm's state has changed."""
         self.mesh = mesh
         self.journal.because(f"the Swarm's state {mesh.version}")
+        self.convergence.began(mesh.origin_ns)
         self._trigger.set()
 
     def notice(self, event: Event) -> None:
-        """dockerd has told something of a container of this node."""
-        self._truth.notice(event)
+        """dockerd has told something of a container of this node: hubs hear of it at once."""
+        if self._truth.notice(event):
+            self._happened(event.time_ns)
         of = f" of task {event.task_id}" if event.task_id else ""
         self.look_again(f"dockerd: {event.action}{of}", containers=True)
 
     def died(self, task_id: str) -> None:
         """The kernel has told that a task of this node has ended."""
         if self._truth.died(task_id):
+            self._happened(time.time_ns())
             self.look_again(f"the kernel: end of task {task_id}")
+
+    def _happened(self, origin_ns: int) -> None:
+        """A fact of this node is new since `origin_ns`."""
+        self.convergence.began(origin_ns)
+        if self.local is not None:
+            self._report(self.local.vtep, self._reported(self.local), origin_ns)
 
     def look_again(self, cause: str, *, containers: bool = False) -> None:
         """Something has changed at the node's links or, if so said, among its containers."""
         self.journal.because(cause)
-        self._containers_stale |= containers
+        if containers:
+            self._containers_stale.set()
+        self._look_at_node()
+
+    def _look_at_node(self) -> None:
+        self._local_stale = True
         self._trigger.set()
 
-    # -- the loop -------------------------------------------------------------------------
+    # -- the loops ------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Reconciles at every trigger, until cancelled. Failures are kept and tried again."""
+        """Keeps the maps in step, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_containers(), name="containers")
+            group.create_task(self._watch_starting(), name="starting")
+            group.create_task(self._keep_in_step(), name="sync")
+
+    async def _keep_containers(self) -> None:
+        """Lists the containers when they may have changed; nothing else waits for that."""
+        while True:
+            await self._containers_stale.wait()
+            self._containers_stale.clear()
+            try:
+                self._containers = await self._swarm.local_tasks()
+                self._deaths.follow(self._containers)
+            except SwarmError as error:
+                self._failed("containers", error)
+                await asyncio.sleep(_RETRY_S)
+                self._containers_stale.set()
+            else:
+                self._succeeded("containers")
+                self._look_at_node()
+
+    async def _keep_in_step(self) -> None:
+        """Reconciles at every trigger. Failures are kept and tried again."""
         while True:
             await self._trigger.wait()
             await asyncio.sleep(_COALESCE_S)
             self._trigger.clear()
+            if self._containers is None:
+                continue
             self.journal.begin()
             try:
-                await self._reconcile()
-            except (SwarmError, DatapathError, OutOfIds, ExceptionGroup, OSError) as error:
-                self._failed(error)
+                await self._look_and_sync(self._containers)
+            except (DatapathError, OutOfIds, ExceptionGroup, OSError) as error:
+                self._failed("maps", error)
                 await asyncio.sleep(_RETRY_S)
-                self._trigger.set()
+                self._look_at_node()
             else:
                 self.journal.end()
-                self._succeeded()
+                self._succeeded("maps")
 
-    async def _reconcile(self) -> None:
-        """What events have told is acted on at once, before dockerd is asked for more."""
-        if self.local is not None:
-            await self._look_and_sync()
-        if self._containers_stale:
-            await self._list_containers()
-            await self._look_and_sync()
-
-    async def _list_containers(self) -> None:
-        self._containers_stale = False
-        try:
-            self._containers = await self._swarm.local_tasks()
-            self._deaths.follow(self._containers)
-        except SwarmError:
-            self._containers_stale = True
-            raise
-
-    async def _look_and_sync(self) -> None:
+    async def _look_and_sync(self, containers: list[LocalContainer]) -> None:
         began = time.monotonic()
-        mesh = self.mesh
-        self._starting = await self._look_at_starting(mesh)
-        known = self._starting | self._truth.states
-        local = await self._worker(self._viewer.look, self._containers, known)
-        self.local = local
+        origins = self.convergence.take()
+        try:
+            steps = await self._sync(containers, self.mesh)
+        except BaseException:
+            self.convergence.put_back(origins)
+            raise
+        self.timer.observe(time.monotonic() - began)
+        if steps:
+            took_ms = self.convergence.observe(origins, time.time_ns())
+            log.info("maps.synced", steps=steps, state=self.mesh.version, after_ms=took_ms)
+
+    async def _sync(self, containers: list[LocalContainer], mesh: MeshState) -> int:
+        local = await self._look(containers, mesh)
         self._labels.look(mesh)
         self._ingress.look(mesh)
-        self._truth.forget(mesh.tasks.keys() | local.tasks.keys())
-        self._report(local.vtep, self._reported(local))
-        desired = self._desired.of(mesh, local)
         whole = mesh.version > 0
+        desired = self._desired.of(mesh, local)
         try:
             steps = await self._worker(self.reconciler.sync, desired, whole=whole)
         finally:
             self.journal.look(self.reconciler.actual, mesh)
-        self.timer.observe(time.monotonic() - began)
         self.synced |= whole
-        if steps:
-            log.info("maps.synced", steps=steps, state=mesh.version)
+        return steps
 
-    async def _look_at_starting(self, mesh: MeshState) -> dict[str, BackendState]:
-        return await self._worker(self._readiness.starting, self._containers, mesh)
+    async def _look(self, containers: list[LocalContainer], mesh: MeshState) -> LocalView:
+        """The node as it is; as it was seen last, if only the Swarm has changed."""
+        if self.local is not None and not self._local_stale and not self._starting:
+            return self.local
+        self._local_stale = False
+        try:
+            self._starting = await self._look_at_starting(containers, mesh)
+            known = self._starting | self._truth.states
+            local = await self._worker(self._viewer.look, containers, known)
+        except BaseException:
+            self._local_stale = True
+            raise
+        self.local = local
+        self._truth.forget(mesh.tasks.keys() | local.tasks.keys())
+        self._report(local.vtep, self._reported(local), self._origin_ns)
+        self._origin_ns = 0
+        return local
 
-    async def watch_starting(self) -> None:
-        """Look again as soon as one of the tasks that are starting is ready, until cancelled."""
-        took_s = 0.0
+    async def _look_at_starting(
+        self, containers: list[LocalContainer], mesh: MeshState
+    ) -> dict[str, BackendState]:
+        return await self._worker(self._readiness.starting, containers, mesh)
+
+    async def _watch_starting(self) -> None:
+        """Looks again as soon as one of the tasks that are starting is ready."""
+        took_s, last_ns = 0.0, 0
         while True:
             await asyncio.sleep(max(_STARTING_POLL_S, _STARTING_REST * took_s))
-            if not self._starting:
+            if not self._starting or self._containers is None:
+                last_ns = 0
                 continue
-            began = time.monotonic()
-            found = await self._look_at_starting(self.mesh)
+            began, began_ns = time.monotonic(), time.time_ns()
+            found = await self._look_at_starting(self._containers, self.mesh)
             took_s = time.monotonic() - began
-            if found != self._starting:
+            if found.keys() != self._starting.keys():
                 self._starting = found
+                # It was not ready yet at the look before.
+                self.convergence.began(last_ns or began_ns)
+                self._origin_ns = last_ns or began_ns
                 self.look_again("a task that was starting")
+            last_ns = began_ns
 
     def _reported(self, local: LocalView) -> dict[str, BackendState]:
         """The states of this node's tasks, those that have ended included."""
-        return self._truth.states | {task.id: task.state for task in local.tasks.values()}
+        seen = {task.id: task.state for task in local.tasks.values()}
+        told = self._truth.states
+        return {
+            task: max(seen.get(task, BackendState.READY), told.get(task, BackendState.READY))
+            for task in seen.keys() | told.keys()
+        }
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, what: str, error: Exception) -> None:
         self.timer.failed()
         causes = error.exceptions if isinstance(error, ExceptionGroup) else (error,)
         text = "; ".join(str(cause) for cause in causes)
-        if text != self.error:
-            self.error = text
+        if text != self._errors.get(what):
+            self._errors[what] = text
             log.error("sync.failed", error=text)
 
-    def _succeeded(self) -> None:
-        if self.error:
-            self.error = ""
+    def _succeeded(self, what: str) -> None:
+        if self._errors.pop(what, None) is not None and not self._errors:
             log.info("sync.recovered")
+
+    @property
+    def error(self) -> str:
+        """What keeps the maps from following; empty if nothing does."""
+        return "; ".join(self._errors.values())

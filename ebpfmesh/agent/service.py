@@ -196,7 +196,6 @@ class Agent:
             group.create_task(self._resync_now_and_then(), name="resync")
             group.create_task(self._recount_now_and_then(), name="recount")
             group.create_task(self._keeper.run(), name="keeper")
-            group.create_task(self._keeper.watch_starting(), name="starting")
 
     # -- what it follows ------------------------------------------------------------------
 

@@ -75,10 +75,15 @@ class HubClient:
         if wanted != self._wanted.value:
             self._wanted.set(wanted)
 
-    def report(self, vtep: str, tasks: dict[str, BackendState]) -> None:
-        """All that this node knows of itself; every hub gets it, now and at each connection."""
-        report = Report(node_id=self._certificates.identity.node_id, vtep=vtep, tasks=tasks)
-        if report != self._reports.value:
+    def report(self, vtep: str, tasks: dict[str, BackendState], origin_ns: int = 0) -> None:
+        """All that this node knows of itself; every hub gets it, now and at each connection.
+
+        `origin_ns`: when the latest change of it happened, by this node's clock.
+        """
+        node_id = self._certificates.identity.node_id
+        report = Report(node_id=node_id, vtep=vtep, tasks=tasks, origin_ns=origin_ns)
+        last = self._reports.value
+        if last is None or report.says() != last.says():
             self._reports.set(report)
 
     @property

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
+from msgspec.structs import replace
+
 from ebpfmesh.hub.errors import BaseMismatch
 from ebpfmesh.hub.protocol import Delta, Full
 from ebpfmesh.model import MeshState
@@ -26,6 +28,7 @@ def diff(old: MeshState, new: MeshState) -> Delta:
         gone_networks=_gone(old.networks, new.networks),
         gone_services=_gone(old.services, new.services),
         gone_tasks=_gone(old.tasks, new.tasks),
+        origin_ns=new.origin_ns,
     )
 
 
@@ -39,13 +42,17 @@ def apply(state: MeshState, delta: Delta) -> MeshState:
         networks=_applied(state.networks, delta.networks, delta.gone_networks),
         services=_applied(state.services, delta.services, delta.gone_services),
         tasks=_applied(state.tasks, delta.tasks, delta.gone_tasks),
+        origin_ns=delta.origin_ns,
     )
 
 
 def update(base: MeshState | None, target: MeshState) -> Full | Delta:
-    """The shorter way to `target`: the whole state if most of it changed."""
+    """The shorter way to `target`: the whole state if most of it changed.
+
+    To who had none it is no change that happened just then.
+    """
     if base is None:
-        return Full(target)
+        return Full(replace(target, origin_ns=0))
     delta = diff(base, target)
     return delta if delta.changes <= _size(target) // 2 + 1 else Full(target)
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from ebpfmesh.hub.delta import update
 from ebpfmesh.hub.errors import ProtocolError
@@ -35,8 +36,8 @@ from ebpfmesh.hub.stream import MessageStream
 from ebpfmesh.hub.tls import Identity
 from ebpfmesh.model import BackendState, MeshState
 
-ReportSink = Callable[[str, str, dict[str, BackendState]], None]
-"""Takes a node's id, its VTEP, and the states of its tasks."""
+ReportSink = Callable[[str, str, dict[str, BackendState], int], None]
+"""Takes a node's id, its VTEP, the states of its tasks, and when that came to be."""
 
 log = structlog.get_logger(__name__)
 
@@ -80,15 +81,16 @@ class UpdateEncoder:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._target: MeshState | None = None
-        self._frames: dict[int, bytes] = {}
+        self._frames: dict[tuple[int, int], bytes] = {}
 
-    def frame(self, base: MeshState | None, target: MeshState) -> bytes:
-        """The frame that takes a peer from `base` to `target`."""
+    def frame(self, base: MeshState | None, target: MeshState, origin_ns: int) -> bytes:
+        """The frame that takes a peer from `base` to `target`, for what happened at `origin_ns`."""
         if target is not self._target:
             self._target, self._frames = target, {}
-        key = base.version if base else 0
+        key = (base.version if base else 0, origin_ns)
         if key not in self._frames:
-            self._frames[key] = encode(update(base, target), self._limit)
+            changed = replace(target, origin_ns=origin_ns)
+            self._frames[key] = encode(update(base, changed), self._limit)
         return self._frames[key]
 
 
@@ -120,6 +122,7 @@ class Peer:
         self._following = False
         self._agent = ""
         self._ping_due = 0.0
+        self._origin_ns = 0
         self._since = time.monotonic()
 
     @property
@@ -133,8 +136,10 @@ class Peer:
             since_s=time.monotonic() - self._since,
         )
 
-    def wake(self) -> None:
-        """There is a new state."""
+    def wake(self, origin_ns: int = 0) -> None:
+        """There is a new state; of those that are skipped the first one's origin counts."""
+        if origin_ns:
+            self._origin_ns = min(origin_ns, self._origin_ns or origin_ns)
         self._wake.set()
 
     async def run(self) -> None:
@@ -191,7 +196,7 @@ class Peer:
                 "hub.report_refused", node_id=self._identity.node_id, claimed=report.node_id
             )
             return
-        self._hub.on_report(report.node_id, report.vtep, report.tasks)
+        self._hub.on_report(report.node_id, report.vtep, report.tasks, report.origin_ns)
 
     # --- what it is told ----------------------------------------------------------------
 
@@ -212,8 +217,8 @@ class Peer:
             self._sent = state
             return
         base = self._sent if self._sent and self._sent.version else None
-        frame = self._hub.encoder.frame(base, state)
-        self._sent = state
+        frame = self._hub.encoder.frame(base, state, self._origin_ns or state.origin_ns)
+        self._sent, self._origin_ns = state, 0
         await self._stream.send(frame, self._settings.send_timeout_s)
 
     async def _woken(self) -> None:

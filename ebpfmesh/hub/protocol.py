@@ -45,11 +45,19 @@ class Follow(Message, frozen=True):
 
 
 class Report(Message, frozen=True):
-    """What a node knows of itself: all of it, each time."""
+    """What a node knows of itself: all of it, each time.
+
+    `origin_ns` is when the latest change of it happened, by the node's own clock; 0: not known.
+    """
 
     node_id: str
     vtep: str = ""
     tasks: dict[str, BackendState] = {}
+    origin_ns: int = 0
+
+    def says(self) -> tuple[str, dict[str, BackendState]]:
+        """What it says, whenever that came to be."""
+        return self.vtep, self.tasks
 
 
 class Pong(Message, frozen=True):
@@ -76,7 +84,7 @@ class Full(Message, frozen=True):
 
 
 class Delta(Message, frozen=True):
-    """What makes the state `version` out of the state `base`."""
+    """What makes the state `version` out of the state `base`; `origin_ns` as in `MeshState`."""
 
     base: int
     version: int
@@ -88,11 +96,12 @@ class Delta(Message, frozen=True):
     gone_networks: tuple[str, ...] = ()
     gone_services: tuple[str, ...] = ()
     gone_tasks: tuple[str, ...] = ()
+    origin_ns: int = 0
 
     @property
     def changes(self) -> int:
         """How many objects it speaks of."""
-        return sum(len(getattr(self, field)) for field in self.__struct_fields__[2:])
+        return sum(len(getattr(self, field)) for field in self.__struct_fields__[2:-1])
 
 
 class Ping(Message, frozen=True):

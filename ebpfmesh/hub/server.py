@@ -110,9 +110,9 @@ class HubServer:
 
     async def _fan_out(self) -> None:
         """Wake every peer at every new state."""
-        async for _ in self._states.changes():
+        async for state in self._states.changes():
             for peer in self._peers:
-                peer.wake()
+                peer.wake(state.origin_ns)
 
     async def _renew(self) -> None:
         """Take up renewed certificates; who is connected stays so."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from ebpfmesh.hub.errors import StoreError
 from ebpfmesh.model import MeshState
@@ -37,7 +38,8 @@ class StateStore:
 
     def save(self, swarm_id: str, state: MeshState) -> None:
         """Replace the file as a whole: a crash leaves the old one or the new one."""
-        body = msgspec.msgpack.encode(Saved(swarm_id, state))
+        # To whoever reads it, it is no change that has just happened.
+        body = msgspec.msgpack.encode(Saved(swarm_id, replace(state, origin_ns=0)))
         checksum = zlib.crc32(body).to_bytes(CHECKSUM_BYTES, "big")
         try:
             self._write(MAGIC + checksum + body)

@@ -74,11 +74,19 @@ class ServiceEndpoint(Doc, frozen=True):
     ports: list[PortDoc] | None = None
 
 
+class UpdateStatus(Doc, frozen=True):
+    """`state` is `updating`, `paused`, `completed`, or one of `rollback_*`."""
+
+    state: str | None = None
+
+
 class ServiceDoc(Doc, frozen=True):
     """`GET /services`."""
 
     id: str = msgspec.field(name="ID")
     version: Version = Version()
+    updated_at: str | None = None
+    update_status: UpdateStatus | None = None
     spec: ServiceSpec = ServiceSpec()
     endpoint: ServiceEndpoint | None = None
 
@@ -110,6 +118,7 @@ class TaskDoc(Doc, frozen=True):
 
     id: str = msgspec.field(name="ID")
     version: Version = Version()
+    updated_at: str | None = None
     service_id: str | None = msgspec.field(name="ServiceID", default=None)
     node_id: str | None = msgspec.field(name="NodeID", default=None)
     desired_state: str = ""
@@ -150,6 +159,7 @@ class NodeDoc(Doc, frozen=True):
 
     id: str = msgspec.field(name="ID")
     version: Version = Version()
+    updated_at: str | None = None
     spec: NodeSpec = NodeSpec()
     description: NodeDescription | None = None
     status: NodeStatus = NodeStatus()

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import datetime
+from itertools import chain
 
 import msgspec
 
@@ -23,6 +25,7 @@ from ebpfmesh.swarm.api import NetworkDoc, NodeDoc, PortDoc, ServiceDoc, TaskDoc
 
 LABEL_PREFIX = "ebpfmesh."
 RUNNING = "running"
+UPDATING = frozenset({"updating", "rollback_started"})
 VXLAN_IDS = "com.docker.network.driver.overlay.vxlanid_list"
 ENCRYPTED = "encrypted"
 
@@ -60,6 +63,13 @@ class Snapshot(msgspec.Struct, frozen=True):
         return max(versions, default=0)
 
 
+def with_tasks(snapshot: Snapshot, tasks: list[TaskDoc]) -> Snapshot:
+    """Give the snapshot with newer tasks; those that are listed no more stay, until all is read."""
+    listed = {doc.id for doc in tasks}
+    missing = [doc for doc in snapshot.tasks if doc.id not in listed]
+    return msgspec.structs.replace(snapshot, tasks=[*tasks, *missing])
+
+
 def next_state(
     previous: MeshState,
     snapshot: Snapshot,
@@ -68,10 +78,49 @@ def next_state(
 ) -> MeshState:
     """Give the state that follows `previous`, or `previous` itself if nothing changed."""
     state = mesh_state(snapshot, reports, previous.version, fresh)
-    if state == previous and previous.version:
+    if previous.version and state == msgspec.structs.replace(previous, origin_ns=0):
         return previous
     version = max(previous.version + 1, snapshot.index << SEQUENCE_BITS)
     return msgspec.structs.replace(state, version=version)
+
+
+def changed_ns(old: Snapshot | None, new: Snapshot) -> int:
+    """When the first of the changes from `old` to `new` was made, by the managers' clocks.
+
+    Of tasks only those count that run, or did. 0 where nobody tells: of the first snapshot, and of
+    what is listed no more.
+    """
+    if old is None:
+        return 0
+    before = {doc.id: doc for doc in _timed(old)}
+    times = [
+        nanoseconds(doc.updated_at or "")
+        for doc in _timed(new)
+        if before.get(doc.id) != doc and _matters(before.get(doc.id), doc)
+    ]
+    return min((at for at in times if at), default=0)
+
+
+def _timed(snapshot: Snapshot) -> Iterator[TaskDoc | ServiceDoc | NodeDoc]:
+    return chain(snapshot.tasks, snapshot.services, snapshot.nodes)
+
+
+def _matters(*docs: TaskDoc | ServiceDoc | NodeDoc | None) -> bool:
+    """Whether it is no task, or one that runs in one of these."""
+    return any(d and (not isinstance(d, TaskDoc) or d.status.state == RUNNING) for d in docs)
+
+
+def nanoseconds(stamp: str) -> int:
+    """A time as dockerd writes it (RFC 3339), since 1970; 0 if it is none. To the microsecond."""
+    try:
+        return round(datetime.fromisoformat(stamp).timestamp() * 1e6) * 1000
+    except (ValueError, OverflowError):
+        return 0
+
+
+def updating(services: Iterable[ServiceDoc]) -> bool:
+    """Whether a service is being updated: the next of its tasks leaves without an event."""
+    return any(s.update_status and s.update_status.state in UPDATING for s in services)
 
 
 def mesh_state(

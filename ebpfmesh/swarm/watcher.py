@@ -11,15 +11,25 @@ from typing import Protocol
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from ebpfmesh.latest import Latest
 from ebpfmesh.model import BackendState, MeshState
 from ebpfmesh.swarm.api import TaskDoc
 from ebpfmesh.swarm.errors import SwarmError
 from ebpfmesh.swarm.events import Event, Resync
-from ebpfmesh.swarm.mesh import NodeReport, Snapshot, next_state, running
+from ebpfmesh.swarm.mesh import (
+    NodeReport,
+    Snapshot,
+    changed_ns,
+    next_state,
+    running,
+    updating,
+    with_tasks,
+)
 
 POLL_REST = 10
+BRISK_REST = 4
 """A poll is followed by a rest of this many times its own duration, so that polling never
 takes more than a small part of a busy manager."""
 
@@ -41,12 +51,18 @@ class SnapshotSource(Protocol):
 class WatcherSettings(msgspec.Struct, frozen=True):
     """How often to look. `full_interval_s` is the net under a lost event.
 
+    While the Swarm is changing (an event or a change was less than `brisk_for_s` ago, or a service
+    is being updated) the tasks are looked at every `brisk_poll_interval_s`: one that is to leave
+    does so without an event, and 2 s later it is told to.
+
     A task that no node vouches for is ready `ready_timeout_s` after it was first seen to run.
     """
 
     task_poll_interval_s: float = 0.5
+    brisk_poll_interval_s: float = 0.02
+    brisk_for_s: float = 5.0
     full_interval_s: float = 10.0
-    min_gap_s: float = 0.02
+    min_gap_s: float = 0.01
     ready_timeout_s: float = 10.0
     first_retry_s: float = 0.1
     longest_retry_s: float = 5.0
@@ -92,6 +108,7 @@ class MeshWatcher:
         self._source = source
         self._settings = settings or WatcherSettings()
         self._snapshot: Snapshot | None = None
+        self._published: Snapshot | None = None
         self._reports: dict[str, NodeReport] = {}
         self._fresh = FreshTasks(self._settings.ready_timeout_s)
         self._wanted: Look | None = Look.ALL
@@ -100,6 +117,7 @@ class MeshWatcher:
         self._failure: str | None = None
         self._retry_s = self._settings.first_retry_s
         self._poll_took_s = 0.0
+        self._brisk_until_s = 0.0
         self._refreshed_at: float | None = None
         self._completed_at: float | None = None
 
@@ -119,18 +137,27 @@ class MeshWatcher:
     def notice(self, event: Event | Resync) -> None:
         """Look again because of an event; of any container event the tasks may know more."""
         if isinstance(event, Resync) or event.scope == "swarm":
+            self._be_brisk()
             self.look(Look.ALL)
         elif event.task_id is not None:
+            self._be_brisk()
             self.look(Look.TASKS)
 
-    def report(self, node_id: str, vtep: str, tasks: dict[str, BackendState]) -> None:
+    def report(
+        self, node_id: str, vtep: str, tasks: dict[str, BackendState], origin_ns: int = 0
+    ) -> None:
         """Take a node's own word; it counts at once, without asking the Swarm API."""
         report = NodeReport(vtep=vtep, tasks=tasks)
         if self._reports.get(node_id) == report:
             return
         self._reports[node_id] = report
-        self._publish()
+        self._publish(lambda: origin_ns)
+        self._be_brisk()
         self.look(Look.TASKS)
+
+    def _be_brisk(self) -> None:
+        """What has begun to change goes on changing, mostly."""
+        self._brisk_until_s = time.monotonic() + self._settings.brisk_for_s
 
     def look(self, what: Look = Look.ALL) -> None:
         """Ask for a refresh, now or right after the one under way."""
@@ -151,12 +178,19 @@ class MeshWatcher:
         if self._failure is not None:
             await asyncio.sleep(self._retry_s)
             return
-        pause_s = max(self._settings.task_poll_interval_s, POLL_REST * self._poll_took_s)
         try:
-            async with asyncio.timeout(pause_s):
+            async with asyncio.timeout(self._pause_s()):
                 await self._trigger.wait()
         except TimeoutError:
             self.look(Look.TASKS)
+
+    def _pause_s(self) -> float:
+        settings, took_s = self._settings, self._poll_took_s
+        services = self._snapshot.services if self._snapshot else []
+        if time.monotonic() < self._brisk_until_s or updating(services):
+            brisk_s = max(settings.brisk_poll_interval_s, BRISK_REST * took_s)
+            return min(brisk_s, settings.task_poll_interval_s)
+        return max(settings.task_poll_interval_s, POLL_REST * took_s)
 
     async def _refresh(self) -> None:
         self._trigger.clear()
@@ -167,17 +201,24 @@ class MeshWatcher:
         except SwarmError as error:
             self._failed(error, wanted)
         else:
-            self._poll_took_s = time.monotonic() - began
             self._refreshed_at = began
             self._succeeded()
-            self._publish()
+            self._publish(self._listed_ns)
 
     async def _read(self, wanted: Look) -> None:
-        """Replace the snapshot by a newer whole one, if there is anything new to read."""
+        """Replace the snapshot by a newer whole one, if there is anything new to read.
+
+        What has become of the tasks that are known counts before the rest is read.
+        """
+        began = time.monotonic()
         tasks = await self._source.tasks()
+        self._poll_took_s = time.monotonic() - began
         old = self._snapshot
-        if wanted < Look.ALL and old is not None and tasks == old.tasks and not self._overdue():
-            return
+        if old is not None:
+            if wanted < Look.ALL and tasks == old.tasks and not self._overdue():
+                return
+            self._snapshot = with_tasks(old, tasks)
+            self._publish(self._listed_ns)
         began = time.monotonic()
         self._snapshot = await self._source.complete(tasks)
         self._completed_at = began
@@ -188,7 +229,11 @@ class MeshWatcher:
             return True
         return time.monotonic() - self._completed_at >= self._settings.full_interval_s
 
-    def _publish(self) -> None:
+    def _listed_ns(self) -> int:
+        """When what is listed now, and was not at the last state, has changed."""
+        return changed_ns(self._published, self._snapshot) if self._snapshot else 0
+
+    def _publish(self, origin_ns: Callable[[], int]) -> None:
         """Make the state anew from what is known; subscribers hear only of changes."""
         if self._snapshot is None:
             return
@@ -196,7 +241,9 @@ class MeshWatcher:
         fresh = self._fresh.among(running(self._snapshot.tasks))
         state = next_state(self.state, self._snapshot, self._reports, fresh)
         if state is not self.state:
-            self.states.set(state)
+            self._be_brisk()
+            self.states.set(replace(state, origin_ns=origin_ns()))
+        self._published = self._snapshot
 
     def _forget_reports(self) -> None:
         """Drop the words of nodes that the Swarm no longer lists."""

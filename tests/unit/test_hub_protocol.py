@@ -129,3 +129,16 @@ def test_fields_of_a_later_release_are_ignored() -> None:
     later = msgspec.msgpack.encode({"t": "welcome", "protocol": 1, "node_id": "n1", "mood": "good"})
     assert decode_from_hub(later) == Welcome(protocol=1, node_id="n1")
     assert decode_from_hub(msgspec.msgpack.encode({"t": "ping", "age_s": 0.5})) == Ping(0.5)
+
+
+def test_when_a_change_happened_goes_with_it_but_not_to_a_newcomer() -> None:
+    old, new = MeshState(version=3, origin_ns=30), MeshState(version=4, origin_ns=40)
+    assert apply(old, diff(old, new)).origin_ns == 40
+    assert diff(old, new).changes == 0
+    assert update(None, new) == Full(MeshState(version=4))
+
+
+def test_a_report_is_what_it_says_whenever_that_came_to_be() -> None:
+    early, late = Report("n1", "192.0.2.11", {}, 1), Report("n1", "192.0.2.11", {}, 2)
+    assert early.says() == late.says()
+    assert early.says() != Report("n1", "192.0.2.12", {}, 1).says()

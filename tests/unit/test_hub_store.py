@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -57,3 +58,9 @@ def test_a_file_that_cannot_be_written_is_our_own_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a directory")
     with pytest.raises(StoreError, match="cannot write"):
         StateStore(tmp_path / "file" / "state").save("swarm", STATE)
+
+
+def test_what_is_read_again_is_no_change_that_just_happened(tmp_path: Path) -> None:
+    store = StateStore(tmp_path / "mesh.state")
+    store.save("swarm", msgspec.structs.replace(STATE, origin_ns=5))
+    assert store.load("swarm") == STATE

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -24,8 +24,10 @@ from ebpfmesh.hub import (
     LinkSettings,
     ServerSettings,
 )
+from ebpfmesh.hub.peer import HubParts, Peer, UpdateEncoder
 from ebpfmesh.hub.protocol import (
     MAX_FROM_AGENT,
+    Delta,
     FrameBuffer,
     FromAgent,
     FromHub,
@@ -157,13 +159,17 @@ class Hub:
     def __init__(self, directory: Path, state: MeshState, settings: ServerSettings) -> None:
         self.states = Latest(state)
         self.reports: dict[str, tuple[str, dict[str, BackendState]]] = {}
+        self.origins: list[int] = []
         self.age_s = 0.0
         self.server = HubServer(
             Certificates(directory), self.states, self._take, lambda: self.age_s, settings
         )
 
-    def _take(self, node_id: str, vtep: str, tasks: dict[str, BackendState]) -> None:
+    def _take(
+        self, node_id: str, vtep: str, tasks: dict[str, BackendState], origin_ns: int
+    ) -> None:
         self.reports[node_id] = (vtep, tasks)
+        self.origins.append(origin_ns)
 
     @property
     def address(self) -> HubAddress:
@@ -484,3 +490,44 @@ async def test_a_full_hub_turns_the_next_agent_away(authority: Authority) -> Non
         async with agent_of(authority.issue("n3", WORKER), hub.address) as second:
             await until(lambda: second.status.last_error != "")
             assert not second.status.connected
+
+
+@pytest.mark.asyncio
+async def test_when_things_happened_is_told_both_ways(authority: Authority) -> None:
+    async with (
+        hub_of(authority.issue("n1"), mesh(1, "a")) as hub,
+        agent_of(authority.issue("n2", WORKER), hub.address) as agent,
+    ):
+        await until(lambda: agent.states.value.version == 1)
+        assert agent.states.value.origin_ns == 0
+        hub.states.set(msgspec.structs.replace(mesh(2, "a", "b"), origin_ns=7))
+        await until(lambda: agent.states.value.version == 2)
+        assert agent.states.value.origin_ns == 7
+        for origin_ns in (8, 9):
+            agent.report("192.0.2.13", {"a": BackendState.DRAINING}, origin_ns)
+        await until(lambda: bool(hub.reports))
+        agent.report("192.0.2.13", {}, 10)
+        await until(lambda: hub.reports["n2"][1] == {})
+        assert hub.origins[-1] == 10
+        assert 9 not in hub.origins
+
+
+def test_of_changes_that_are_sent_as_one_the_first_counts() -> None:
+    encoder = UpdateEncoder(MAX_FROM_AGENT)
+    old, new = mesh(1, "a"), msgspec.structs.replace(mesh(3, "a", "b"), origin_ns=30)
+    for origin_ns in (20, 30):
+        (payload,) = FrameBuffer(MAX_FROM_AGENT).feed(encoder.frame(old, new, origin_ns))
+        message = decode_from_hub(payload)
+        assert isinstance(message, Delta)
+        assert message.origin_ns == origin_ns
+    peer = Peer(
+        cast(Any, None),
+        cast(Any, None),
+        cast(
+            Any,
+            HubParts("n1", Latest(new), encoder, cast(Any, None), lambda: 0.0, ServerSettings()),
+        ),
+    )
+    for origin_ns in (0, 20, 30):
+        peer.wake(origin_ns)
+    assert peer._origin_ns == 20

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
-from ebpfmesh.metrics import SyncTimer, backend_states, render
+from ebpfmesh.metrics import ConvergenceTimer, SyncTimer, backend_states, render
 from ebpfmesh.status import (
     STATUS_VERSION,
     BackendStatus,
@@ -180,3 +180,19 @@ def test_names_break_no_line() -> None:
     evil = 'e\x1b[2J"\\\n# EOF\r\u2028{x="y"} 1\x00\u202e'
     found = samples(render(a_status(a_service(name=evil, network=evil))))
     assert found["ebpfmesh_flows", evil, evil] == 5
+
+
+def test_how_long_changes_took_to_get_here() -> None:
+    timer = ConvergenceTimer()
+    for origin_ns in (0, 10**9, 10**9, 3 * 10**9):
+        timer.began(origin_ns)
+    taken = timer.take()
+    assert taken == [10**9, 3 * 10**9]
+    assert timer.take() == []
+    timer.put_back(taken)
+    # The other node's clock is ahead of this one's: that is no time at all.
+    assert timer.observe(timer.take(), 1_040_000_000) == [40.0, 0.0]
+    found = samples(render(a_status(), timer))
+    assert found[("ebpfmesh_convergence_seconds_count",)] == 2
+    assert found[("ebpfmesh_convergence_seconds_bucket", "0.005")] == 1
+    assert found[("ebpfmesh_convergence_seconds_bucket", "0.05")] == 2

@@ -11,7 +11,16 @@ import pytest
 from ebpfmesh.model import BackendState, EndpointMode, MeshState, Network, Node, Port, Protocol
 from ebpfmesh.swarm.api import NetworkDoc, NodeDoc, ServiceDoc, TaskDoc, decode
 from ebpfmesh.swarm.errors import UnexpectedAnswer
-from ebpfmesh.swarm.mesh import SEQUENCE_BITS, NodeReport, Snapshot, next_state
+from ebpfmesh.swarm.mesh import (
+    SEQUENCE_BITS,
+    NodeReport,
+    Snapshot,
+    changed_ns,
+    nanoseconds,
+    next_state,
+    updating,
+    with_tasks,
+)
 
 VNI = "com.docker.network.driver.overlay.vxlanid_list"
 
@@ -277,3 +286,53 @@ def test_a_task_that_drains_is_well_until_it_is_told_to_stop(
     reports = {"n2": NodeReport(tasks={"t1": report} if report else {})}
     nodes = [ONE, {**TWO, "Status": {"State": node_state}}]
     assert state_of(reports, tasks=[task(desired=desired)], nodes=nodes).tasks["t1"].well is well
+
+
+def at(second: int) -> str:
+    return f"2026-01-02T03:04:{second:02d}.123456789Z"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "second"),
+    [
+        (task(), task(desired="shutdown", UpdatedAt=at(5)), 5),
+        (task("starting"), task(UpdatedAt=at(6)), 6),
+        (task(UpdatedAt=at(5)), task("failed", UpdatedAt=at(7)), 7),
+        (task("preparing", UpdatedAt=at(5)), task("starting", UpdatedAt=at(6)), None),
+        (task(UpdatedAt=at(5)), task(UpdatedAt=at(5)), None),
+        (task(), task(UpdatedAt="soon"), None),
+    ],
+)
+def test_when_a_change_was_made(old: Answer, new: Answer, second: int | None) -> None:
+    """The managers say; what came to no flows, and goes to none, is no change of ours."""
+    found = changed_ns(snapshot(tasks=[old]), snapshot(tasks=[new]))
+    assert found == (nanoseconds(at(second)) if second else 0)
+    assert changed_ns(None, snapshot(tasks=[new])) == 0
+
+
+def test_the_first_of_several_changes_counts() -> None:
+    node = {**TWO, "Status": {"State": "down"}, "UpdatedAt": at(9)}
+    new = snapshot(
+        tasks=[task(UpdatedAt=at(8))], nodes=[ONE, node], services=[{**WEB, "UpdatedAt": at(7)}]
+    )
+    assert changed_ns(snapshot(), new) == nanoseconds(at(7))
+
+
+def test_a_time_as_dockerd_writes_it() -> None:
+    assert nanoseconds("1970-01-01T00:00:01.5Z") == 1_500_000_000
+    assert nanoseconds("") == 0
+
+
+def test_newer_tasks_take_none_away() -> None:
+    old = snapshot(tasks=[task(), {**task(), "ID": "t2"}])
+    (newer,) = snapshot(tasks=[task(desired="shutdown")]).tasks
+    both = {doc.id: doc.desired_state for doc in with_tasks(old, [newer]).tasks}
+    assert both == {"t1": "shutdown", "t2": "running"}
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"), [("updating", True), ("rollback_started", True), ("completed", False)]
+)
+def test_whether_a_service_is_being_updated(state: str, expected: bool) -> None:
+    service = {**WEB, "UpdateStatus": {"State": state}}
+    assert updating(snapshot(services=[WEB, service]).services) is expected

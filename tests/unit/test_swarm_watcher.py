@@ -9,10 +9,19 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import pytest
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from ebpfmesh.model import BackendState, MeshState
-from ebpfmesh.swarm.api import NodeDoc, NodeStatus, TaskDoc, TaskStatus, Version
+from ebpfmesh.swarm.api import (
+    NodeDoc,
+    NodeStatus,
+    ServiceDoc,
+    TaskDoc,
+    TaskStatus,
+    UpdateStatus,
+    Version,
+)
 from ebpfmesh.swarm.errors import DockerUnavailable
 from ebpfmesh.swarm.events import Event, Kind, Resync
 from ebpfmesh.swarm.local import TASK_ID
@@ -22,7 +31,11 @@ from ebpfmesh.swarm.watcher import FreshTasks, Look, MeshWatcher, WatcherSetting
 PATIENCE_S = 20.0
 NEVER_S = 1000.0
 TRIGGERED_ONLY = WatcherSettings(
-    task_poll_interval_s=NEVER_S, full_interval_s=NEVER_S, min_gap_s=0.0, first_retry_s=0.01
+    task_poll_interval_s=NEVER_S,
+    brisk_poll_interval_s=NEVER_S,
+    full_interval_s=NEVER_S,
+    min_gap_s=0.0,
+    first_retry_s=0.01,
 )
 NODE = NodeDoc(id="n1", status=NodeStatus(state="ready", addr="192.0.2.11"))
 
@@ -292,3 +305,61 @@ async def test_a_nodes_word_ends_the_wait_at_once() -> None:
         swarm.gate.clear()
         watcher.report("n1", "", {"b": BackendState.READY})
         assert watcher.state.tasks["b"].state is BackendState.READY
+
+
+@pytest.mark.asyncio
+async def test_a_task_that_leaves_is_told_before_the_rest_is_read() -> None:
+    swarm = FakeSwarm()
+    async with watching(swarm) as watcher:
+        await until(lambda: "a" in watcher.state.tasks)
+        swarm.partial = "busy"
+        leaving = replace(
+            running("a", 2), desired_state="shutdown", updated_at="1970-01-01T00:00:01Z"
+        )
+        swarm.listed = [leaving]
+        watcher.look(Look.TASKS)
+        await until(lambda: watcher.state.tasks["a"].state is BackendState.DRAINING)
+        assert watcher.state.origin_ns == 1_000_000_000
+
+
+@pytest.mark.asyncio
+async def test_a_nodes_word_has_its_own_time() -> None:
+    swarm = FakeSwarm()
+    async with watching(swarm) as watcher:
+        await until(lambda: "a" in watcher.state.tasks)
+        swarm.gate.clear()
+        watcher.report("n1", "198.51.100.1", {"a": BackendState.GONE}, 77)
+        assert watcher.state.origin_ns == 77
+
+
+@pytest.mark.asyncio
+async def test_while_the_swarm_changes_it_is_looked_at_often() -> None:
+    settings = replace(TRIGGERED_ONLY, brisk_poll_interval_s=0.001)
+    swarm = FakeSwarm()
+    async with watching(swarm, settings) as watcher:
+        await until(lambda: "a" in watcher.state.tasks)
+        swarm.listed = [running("a"), running("b", 2)]
+        watcher.look(Look.TASKS)
+        await until(lambda: "b" in watcher.state.tasks)
+        swarm.listed = []
+        await until(lambda: watcher.state.tasks == {})
+
+
+@pytest.mark.parametrize(
+    ("state", "brisk_for_s", "took_s", "pause_s"),
+    [
+        ("completed", -1.0, 0.0, 1.0),
+        ("completed", -1.0, 0.5, 5.0),
+        ("completed", 60.0, 0.0, 0.02),
+        ("completed", 60.0, 0.05, 0.2),
+        ("completed", 60.0, 0.9, 1.0),
+        ("updating", -1.0, 0.0, 0.02),
+    ],
+)
+def test_how_long_it_rests(state: str, brisk_for_s: float, took_s: float, pause_s: float) -> None:
+    """Polling takes a tenth of a manager's time at most, a fifth while something changes."""
+    watcher = MeshWatcher(FakeSwarm(), WatcherSettings(1.0, brisk_for_s=brisk_for_s))
+    watcher._snapshot = Snapshot(services=[ServiceDoc("s", update_status=UpdateStatus(state))])
+    watcher._poll_took_s = took_s
+    watcher._be_brisk()
+    assert watcher._pause_s() == pytest.approx(pause_s)

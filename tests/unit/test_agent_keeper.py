@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The flow of an event: from dockerd to the maps of the node, and to the hubs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, cast
+
+import msgspec
+import pytest
+from prometheus_client import generate_latest
+
+from ebpfmesh.agent.journal import Journal
+from ebpfmesh.agent.keeper import Keeper
+from ebpfmesh.agent.readiness import Readiness
+from ebpfmesh.agent.reconcile import Reconciler
+from ebpfmesh.agent.viewer import Viewer
+from ebpfmesh.agent.worker import Worker
+from ebpfmesh.datapath.listening import Listener
+from ebpfmesh.model import (
+    BackendKey,
+    BackendState,
+    Desired,
+    EndpointMode,
+    LocalTask,
+    LocalView,
+    MeshState,
+    Network,
+    Node,
+    Port,
+    Protocol,
+    Service,
+    Task,
+)
+from ebpfmesh.swarm.client import SwarmClient
+from ebpfmesh.swarm.errors import DockerUnavailable
+from ebpfmesh.swarm.events import Event, Kind
+from ebpfmesh.swarm.local import TASK_ID, LocalContainer
+
+READY, STARTING, DRAINING, STOPPING, GONE = BackendState
+PATIENCE_S = 20.0
+LONG_AGO_S = 1.0
+WEB = Service("web", "web", EndpointMode.VIP, {}, (Port(Protocol.TCP, 8080, 80),))
+CONTAINER = LocalContainer("c1", "t1", "web", "/ns/c1", 7, READY, started_s=LONG_AGO_S)
+TASK = Task("t1", "web", "n1", READY, {"net0": "10.0.0.3"})
+MESH = MeshState(
+    version=1,
+    nodes={"n1": Node("n1", "one", "192.0.2.11", "192.0.2.11")},
+    networks={"net0": Network("net0", "ingress", 4096, ingress=True)},
+    services={"web": WEB},
+    tasks={"t1": TASK},
+)
+
+
+class FakeNode:
+    """dockerd, links, sockets and maps of one node."""
+
+    def __init__(self) -> None:
+        self.containers = [CONTAINER]
+        self.answering = asyncio.Event()
+        self.answering.set()
+        self.error = ""
+        self.lists = self.looks = 0
+        self.listening: set[Listener] = set()
+        self.desired = self.actual = Desired()
+        self.sync_error: Exception | None = None
+        self.reports: list[tuple[dict[str, BackendState], int]] = []
+        readiness = Readiness(1000.0, look=lambda _: frozenset(self.listening))
+        self.keeper = Keeper(
+            cast(SwarmClient, self),
+            cast(Viewer, self),
+            cast(Reconciler, self),
+            cast(Worker, self._call),
+            readiness=readiness,
+            journal=Journal(self.actual),
+            report=lambda _, tasks, origin_ns: self.reports.append((tasks, origin_ns)),
+        )
+
+    @staticmethod
+    async def _call(function: Callable[..., Any], *args: object, **kwargs: object) -> Any:
+        await asyncio.sleep(0)
+        return function(*args, **kwargs)
+
+    async def local_tasks(self) -> list[LocalContainer]:
+        self.lists += 1
+        await self.answering.wait()
+        if self.error:
+            raise DockerUnavailable(self.error)
+        return list(self.containers)
+
+    def look(
+        self, containers: Sequence[LocalContainer], known: Mapping[str, BackendState]
+    ) -> LocalView:
+        self.looks += 1
+        tasks = {
+            c.task_id: LocalTask(c.task_id, c.id, max(c.state, known.get(c.task_id, READY)))
+            for c in containers
+        }
+        return LocalView("n1", "192.0.2.11", "eth0", tasks=tasks)
+
+    def sync(self, desired: Desired, *, whole: bool) -> int:  # noqa: ARG002 - as the Reconciler
+        if self.sync_error:
+            raise self.sync_error
+        steps = int(desired != self.desired)
+        self.desired = desired
+        return steps
+
+    # -- what is asked ----------------------------------------------------------------------
+
+    @property
+    def state(self) -> BackendState | None:
+        backend = self.desired.backends.get(BackendKey("t1", 4096))
+        return backend.state if backend else None
+
+    def told(self, action: str, detail: str = "", **attributes: str) -> int:
+        """dockerd tells; returns when it says that it happened."""
+        at_ns = time.time_ns()
+        attributes = {TASK_ID: "t1", **attributes}
+        self.keeper.notice(Event(Kind.CONTAINER, action, "c1", "local", detail, attributes, at_ns))
+        return at_ns
+
+    def converged(self) -> int:
+        """How many changes were followed so far."""
+        for line in generate_latest(self.keeper.convergence.registry).decode().splitlines():
+            if line.startswith("ebpfmesh_convergence_seconds_count"):
+                return int(float(line.split()[1]))
+        raise AssertionError
+
+
+@asynccontextmanager
+async def running(mesh: MeshState = MESH, **changes: object) -> AsyncIterator[FakeNode]:
+    node = FakeNode()
+    for name, value in changes.items():
+        setattr(node, name, value)
+    node.keeper.take_state(mesh)
+    task = asyncio.create_task(node.keeper.run())
+    try:
+        yield node
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("action", "detail", "attributes", "state"),
+    [
+        ("die", "", {}, GONE),
+        ("stop", "", {}, GONE),
+        ("destroy", "", {}, GONE),
+        ("kill", "", {"signal": "15"}, STOPPING),
+        ("kill", "", {"signal": "9"}, STOPPING),
+        ("health_status", "unhealthy", {}, DRAINING),
+    ],
+)
+async def test_bad_news_reaches_maps_and_hubs_before_dockerd_is_asked(
+    action: str, detail: str, attributes: dict[str, str], state: BackendState
+) -> None:
+    async with running() as node:
+        await until(lambda: node.state is READY)
+        node.answering.clear()
+        at_ns = node.told(action, detail, **attributes)
+        assert node.reports[-1] == ({"t1": state}, at_ns)
+        await until(lambda: node.state is state)
+        await until(lambda: node.converged() == 1)
+
+
+@pytest.mark.asyncio
+async def test_while_dockerd_lists_its_containers_the_swarms_changes_are_followed() -> None:
+    async with running() as node:
+        await until(lambda: node.state is READY)
+        node.answering.clear()
+        node.keeper.look_again("a test", containers=True)
+        await until(lambda: node.lists == 2)
+        leaving = msgspec.structs.replace(TASK, state=DRAINING)
+        node.keeper.take_state(msgspec.structs.replace(MESH, version=2, tasks={"t1": leaving}))
+        await until(lambda: node.state is DRAINING)
+
+
+@pytest.mark.asyncio
+async def test_what_the_swarm_says_needs_no_look_at_the_node() -> None:
+    async with running() as node:
+        await until(lambda: node.state is READY)
+        looks = node.looks
+        leaving = msgspec.structs.replace(TASK, state=DRAINING)
+        node.keeper.take_state(msgspec.structs.replace(MESH, version=2, tasks={"t1": leaving}))
+        await until(lambda: node.state is DRAINING)
+        assert node.looks == looks
+        node.keeper.look_again("a test")
+        await until(lambda: node.looks > looks)
+
+
+@pytest.mark.asyncio
+async def test_a_task_that_begins_to_listen_is_ready_and_reported() -> None:
+    fresh = msgspec.structs.replace(CONTAINER, started_s=time.time())
+    async with running(containers=[fresh]) as node:
+        await until(lambda: node.state is STARTING)
+        assert node.reports[-1][0] == {"t1": STARTING}
+        before_ns = time.time_ns()
+        await asyncio.sleep(0.03)
+        node.listening.add(Listener(Protocol.TCP, 80))
+        await until(lambda: node.state is READY)
+        tasks, origin_ns = node.reports[-1]
+        assert tasks == {"t1": READY}
+        assert before_ns <= origin_ns <= time.time_ns()
+        assert node.converged() == 1
+        node.listening.clear()
+        node.keeper.look_again("a test", containers=True)
+        await until(lambda: node.lists == 2)
+        assert node.state is READY
+
+
+@pytest.mark.asyncio
+async def test_an_old_cause_is_not_told_with_a_new_fact() -> None:
+    fresh = msgspec.structs.replace(CONTAINER, started_s=time.time())
+    async with running(containers=[fresh]) as node:
+        await until(lambda: node.state is STARTING)
+        node.listening.add(Listener(Protocol.TCP, 80))
+        await until(lambda: node.reports[-1][0] == {"t1": READY})
+        node.containers = []
+        node.keeper.look_again("a test", containers=True)
+        await until(lambda: node.reports[-1] == ({}, 0))
+
+
+@pytest.mark.asyncio
+async def test_only_changes_that_the_maps_follow_are_counted() -> None:
+    async with running() as node:
+        await until(lambda: node.state is READY)
+        again = msgspec.structs.replace(MESH, version=2, origin_ns=time.time_ns())
+        node.keeper.take_state(again)
+        await until(lambda: node.keeper.timer.count >= 2)
+        assert node.converged() == 0
+        leaving = {"t1": msgspec.structs.replace(TASK, state=DRAINING)}
+        node.keeper.take_state(msgspec.structs.replace(again, version=3, tasks=leaving))
+        await until(lambda: node.state is DRAINING)
+        await until(lambda: node.converged() == 1)
+
+
+@pytest.mark.asyncio
+async def test_a_change_that_fails_at_first_is_counted_when_it_is_done() -> None:
+    async with running() as node:
+        await until(lambda: node.state is READY)
+        node.sync_error = OSError("no")
+        node.told("die")
+        await until(lambda: node.keeper.error == "no")
+        assert node.converged() == 0
+        node.sync_error = None
+        await until(lambda: node.converged() == 1)
+        await until(lambda: not node.keeper.error)
+
+
+@pytest.mark.asyncio
+async def test_without_dockerd_the_swarms_changes_are_followed_and_the_error_stays() -> None:
+    async with running() as node:
+        await until(lambda: node.state is READY)
+        node.error = "gone fishing"
+        node.keeper.look_again("a test", containers=True)
+        await until(lambda: node.keeper.error == "gone fishing")
+        leaving = msgspec.structs.replace(TASK, state=DRAINING)
+        node.keeper.take_state(msgspec.structs.replace(MESH, version=2, tasks={"t1": leaving}))
+        await until(lambda: node.state is DRAINING)
+        assert node.keeper.error == "gone fishing"
+        node.error = ""
+        await until(lambda: not node.keeper.error)
+
+
+@pytest.mark.asyncio
+async def test_what_the_kernel_tells_of_an_end_reaches_maps_and_hubs_at_once() -> None:
+    async with running() as node:
+        await until(lambda: node.state is READY)
+        node.answering.clear()
+        before_ns = time.time_ns()
+        node.keeper.died("t1")
+        tasks, origin_ns = node.reports[-1]
+        assert (tasks, origin_ns >= before_ns) == ({"t1": GONE}, True)
+        await until(lambda: node.state is GONE)
+        await until(lambda: node.converged() == 1)
