@@ -112,6 +112,10 @@ bench-maglev: need-root $(BENCH_STAMP) ## Lookup tables: time to build, balance,
 bench-programs: need-root $(BENCH_STAMP) ## Nanoseconds per packet of each program (root)
 	$(BENCH).programs $(ARGS)
 
+.PHONY: bench-convergence
+bench-convergence: need-root $(BENCH_STAMP) ## From a change to the maps of each node, in the lab (root)
+	$(BENCH).convergence $(ARGS)
+
 .PHONY: bench-scale
 bench-scale: need-root $(BENCH_STAMP) ## A made-up Swarm of 10,000 tasks: hub and agents (root)
 	$(BENCH).scale $(ARGS)

@@ -19,6 +19,7 @@ from ebpfmesh.datapath.lookup import Lookup
 from ebpfmesh.desired import notes
 from ebpfmesh.explanation import Explanation, Question
 from ebpfmesh.hub.client import HubClient
+from ebpfmesh.hub.link import LinkSettings
 from ebpfmesh.metrics import render
 from ebpfmesh.status import (
     STATUS_VERSION,
@@ -144,6 +145,8 @@ class Answers:
         if not hub.connected:
             cause = f": {hub.last_error}" if hub.last_error else ""
             problems.append(f"no hub for {hub.since_s:.0f} s{cause}")
+        elif hub.age_s is not None and hub.age_s > LinkSettings().stale_after_s:
+            problems.append(f"no manager has confirmed the Swarm's state for {hub.age_s:.0f} s")
         if not self._keeper.synced:
             problems.append("nothing is known of the Swarm yet")
         if self._keeper.error:

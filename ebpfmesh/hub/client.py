@@ -186,7 +186,8 @@ class HubClient:
             self._hold_back(state, known)
             return
         self._held_back = False
-        self._current_at = link.confirmed_at
+        if link.confirmed_at is not None:
+            self._current_at = link.confirmed_at
         if state is not known:
             self.states.set(state)
 

@@ -262,8 +262,7 @@ class HubLink:
 
     def _ping(self, age_s: float) -> None:
         self._wishes.put_nowait(Pong())
-        if age_s >= 0:
-            self.confirmed_at = time.monotonic() - age_s
+        self.confirmed_at = time.monotonic() - age_s if age_s >= 0 else None
         self._on_change(self)
 
     def _take(self, state: MeshState) -> None:

@@ -107,7 +107,7 @@ class Delta(Message, frozen=True):
 class Ping(Message, frozen=True):
     """Are you there? The hub's state was confirmed by the Swarm `age_s` seconds ago.
 
-    Negative: never yet.
+    Negative: never yet, or the Swarm does not answer the hub just now.
     """
 
     age_s: float

@@ -127,8 +127,11 @@ class MeshWatcher:
         return self.states.value
 
     def age_s(self) -> float:
-        """Seconds since the Swarm API last confirmed the state."""
-        if self._refreshed_at is None:
+        """Seconds since the Swarm API last confirmed the state; infinite while it does not answer.
+
+        So agents go to another manager's hub at once, not when the state has become old.
+        """
+        if self._refreshed_at is None or self._failure is not None:
             return float("inf")
         return time.monotonic() - self._refreshed_at
 

@@ -531,3 +531,95 @@ def test_of_changes_that_are_sent_as_one_the_first_counts() -> None:
     for origin_ns in (0, 20, 30):
         peer.wake(origin_ns)
     assert peer._origin_ns == 20
+
+
+# --- several hubs -----------------------------------------------------------------------
+
+
+def test_a_dead_hub_is_missed_within_a_second() -> None:
+    """Three pings have to be lost before that."""
+    assert 3 * ServerSettings().ping_interval_s < LinkSettings().silence_s <= 1.0
+
+
+@pytest.mark.asyncio
+async def test_a_hub_that_freezes_is_left_for_one_that_lives(authority: Authority) -> None:
+    frozen = ServerSettings(ping_interval_s=1000.0, standby_ping_interval_s=1000.0)
+    lively = ServerSettings(ping_interval_s=0.02, standby_ping_interval_s=0.02)
+    impatient = LinkSettings(silence_s=0.5, standby_silence_s=10.0)
+    async with (
+        hub_of(authority.issue("n1"), mesh(4, "a"), frozen) as first,
+        hub_of(authority.issue("n2"), mesh(5, "b"), lively) as second,
+        agent_of(
+            authority.issue("n3", WORKER), first.address, second.address, settings=impatient
+        ) as agent,
+    ):
+        await until(lambda: agent.status.hub_id == "n2" and agent.states.value == mesh(5, "b"))
+
+
+@pytest.mark.asyncio
+async def test_a_hub_whose_swarm_does_not_answer_is_left_at_once(authority: Authority) -> None:
+    """Not only when its state has become old."""
+    async with (
+        hub_of(authority.issue("n1"), mesh(4)) as first,
+        hub_of(authority.issue("n2"), mesh(4)) as second,
+        agent_of(authority.issue("n3", WORKER), first.address) as agent,
+    ):
+        await until(lambda: agent.status.hub_id == "n1" and agent.states.value == mesh(4))
+        agent.set_hubs([first.address, second.address])
+        first.age_s = float("inf")
+        await until(lambda: agent.status.hub_id == "n2")
+        assert agent.status.state_age_s is not None
+
+
+@pytest.mark.asyncio
+async def test_without_any_swarm_the_agent_stays_where_it_is(authority: Authority) -> None:
+    async with (
+        hub_of(authority.issue("n1"), mesh(4)) as first,
+        hub_of(authority.issue("n2"), mesh(4)) as second,
+        agent_of(authority.issue("n3", WORKER), first.address, second.address) as agent,
+    ):
+        await until(lambda: agent.states.value == mesh(4))
+        await until(lambda: all(link.fresh for link in agent._links.values()))
+        first.age_s = second.age_s = float("inf")
+        await until(lambda: not any(link.fresh for link in agent._links.values()))
+        assert agent.status.hub_id in {"n1", "n2"}
+        assert agent.states.value == mesh(4)
+
+
+@pytest.mark.asyncio
+async def test_a_hub_that_returns_with_an_old_state_rolls_nobody_back(authority: Authority) -> None:
+    home = authority.issue("n1")
+    async with (
+        hub_of(authority.issue("n2"), mesh(9, "new")) as second,
+        agent_of(authority.issue("n3", WORKER), second.address) as agent,
+    ):
+        await until(lambda: agent.states.value == mesh(9, "new"))
+        async with hub_of(home, mesh(3, "old")) as returned:
+            returned.age_s = float("inf")
+            agent.set_hubs([returned.address, second.address])
+            await until(lambda: all(link.connected for link in agent._links.values()))
+            await second.server.close()
+            await until(lambda: agent._held_back)
+            assert agent.states.value == mesh(9, "new")
+            # It has caught up.
+            returned.states.set(mesh(10, "newer"))
+            await until(lambda: agent.states.value == mesh(10, "newer"))
+
+
+@pytest.mark.asyncio
+async def test_without_any_hub_the_last_state_stays_and_it_is_said_since_when(
+    authority: Authority,
+) -> None:
+    async with agent_of(authority.issue("n3", WORKER), known=mesh(7, "a")) as agent:
+        async with hub_of(authority.issue("n1"), mesh(8, "b")) as running:
+            agent.set_hubs([running.address])
+            await until(lambda: agent.states.value == mesh(8, "b"))
+        await until(lambda: not agent.status.connected)
+        assert agent.states.value == mesh(8, "b")
+        assert agent.status.last_error
+        assert agent.status.since_s < PATIENCE_S
+        agent.report("192.0.2.13", {"b": BackendState.GONE})
+        async with hub_of(authority.issue("n1"), mesh(8, "b")) as again:
+            agent.set_hubs([again.address])
+            await until(lambda: "n3" in again.reports)
+            assert again.reports["n3"] == ("192.0.2.13", {"b": BackendState.GONE})

@@ -363,3 +363,15 @@ def test_how_long_it_rests(state: str, brisk_for_s: float, took_s: float, pause_
     watcher._poll_took_s = took_s
     watcher._be_brisk()
     assert watcher._pause_s() == pytest.approx(pause_s)
+
+
+@pytest.mark.asyncio
+async def test_a_swarm_that_does_not_answer_is_no_confirmation_however_new() -> None:
+    swarm = FakeSwarm()
+    async with watching(swarm) as watcher:
+        await until(lambda: watcher.age_s() < PATIENCE_S)
+        swarm.error = "no leader"
+        watcher.look()
+        await until(lambda: watcher.age_s() == float("inf"))
+        swarm.error = None
+        await until(lambda: watcher.age_s() < PATIENCE_S)
