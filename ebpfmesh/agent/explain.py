@@ -173,11 +173,17 @@ class _Explainer:
             return None
         backend = self._lookup.backend(flow.backend)
         same = flow.address in (backend.address, backend.gateway)
-        if not same or backend.state in (None, BackendState.GONE):
-            self._note("flow", "one is known, but its backend has gone: a new one")
+        if not same or self._takes_no_more(backend):
+            self._note("flow", "one is known, but its backend has gone, or is about to: a new one")
             return None
         self._note("flow", f"known, last packet {idle_s:.1f} s ago: it keeps its backend")
         return backend
+
+    def _takes_no_more(self, backend: BackendEntry) -> bool:
+        """bpf/flow.h."""
+        if backend.state is BackendState.STOPPING:
+            return self._asked.protocol is Protocol.UDP
+        return backend.state in (None, BackendState.GONE)
 
     def _balance(self, frontend: FrontendEntry, flow: FlowTuple) -> Explanation:
         if self._around.mode is Mode.GIVING_BACK:

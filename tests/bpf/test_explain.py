@@ -49,6 +49,7 @@ from .world import (
     LEAST_CONN,
     RANDOM,
     RR,
+    STOPPING,
     TABLE_SIZE,
     Service,
     remote,
@@ -163,6 +164,24 @@ def test_flow_keeps_its_backend(node: Node) -> None:
     assert "has gone" in told(anew, "flow")
     node.nic_xdp(tcp(f"{CLIENT}:4000", ENTRY, macs=FROM_CLIENT))
     assert anew.backends[0].id == node.backend_of()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "kept"), [(Protocol.TCP, True), (Protocol.UDP, False), (Protocol.SCTP, True)]
+)
+def test_datagrams_leave_a_backend_that_stops(node: Node, protocol: Protocol, kept: bool) -> None:
+    service = published(node, 0, protocol)
+    asked = f"{ENTRY}/{protocol.name.lower()}"
+    node.nic_xdp(MAKERS[protocol](f"{CLIENT}:4000", ENTRY, macs=FROM_CLIENT))
+    before = node.backend_of()
+    service.state(TASKS[before - 1], STOPPING)
+    service.choose(*(task for task in TASKS if task != TASKS[before - 1]))
+    answer = foretold(node, f"{CLIENT}:4000", asked)
+    assert (answer.choice is Choice.FLOW) == kept
+    assert (answer.backends[0].id == before) == kept
+    if not kept:
+        node.nic_xdp(udp(f"{CLIENT}:4000", ENTRY, macs=FROM_CLIENT))
+        assert node.backend_of() == answer.backends[0].id
 
 
 def test_ended_flow_is_none(node: Node) -> None:
