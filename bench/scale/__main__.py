@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from bench.node import bench_node
 from bench.plot import Plot
 from bench.result import Figure
 from bench.scale.child import dockerd
+from bench.scale.fanout import fan_out
 from bench.scale.stages import Stages, one_task, resized
 from bench.store import began, parser, save, say
 from bench.swarm import Size, vtep
@@ -41,18 +43,18 @@ def collect(rounds: list[dict[str, float]], what: str) -> Iterator[Figure]:
 def stages(docker: Path, size: Size, rounds: int) -> Iterator[Figure]:
     """First sync, one changed task, one large service resized."""
     with bench_node(vtep(0)) as node:
-        chain = Stages(docker, size, node)
-        yield from collect([chain.first() for _ in range(rounds)], "first sync")
-        yield Figure("whole state on the wire", "bytes", (chain.frame_bytes,))
+        whole = Stages(docker, size, node)
+        yield from collect([whole.first() for _ in range(rounds)], "first sync")
+        yield Figure("whole state on the wire", "bytes", (whole.frame_bytes,))
         small: list[Callable[[], None]] = [
             one_task(docker, size, size.large + number) for number in range(rounds)
         ]
-        yield from collect([chain.changed(tell) for tell in small], "one changed task")
-        yield Figure("one changed task on the wire", "bytes", (chain.frame_bytes,))
+        yield from collect([whole.changed(tell) for tell in small], "one changed task")
+        yield Figure("one changed task on the wire", "bytes", (whole.frame_bytes,))
         by = max(1, size.large // 10)
         both = [resized(docker, size, by, up=number % 2 == 0) for number in range(2 * rounds)]
         what = f"a service of {size.large} backends resized by {by}"
-        yield from collect([chain.changed(tell) for tell in both], what)
+        yield from collect([whole.changed(tell) for tell in both], what)
 
 
 PLOTS = (
@@ -71,7 +73,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ebpfmesh-bench-") as home:
         docker = Path(home) / "docker.sock"
         with dockerd(docker, size):
-            for figure in stages(docker, size, given.rounds):
+            parts = (
+                fan_out(docker, Path(home), size, given.rounds),
+                stages(docker, size, given.rounds),
+            )
+            for figure in chain.from_iterable(parts):
                 say(figure)
                 figures.append(figure)
     save("scale", machine, figures, PLOTS, given.out)
