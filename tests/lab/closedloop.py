@@ -9,6 +9,8 @@
 - ``udp-kept``: one socket for all of them
 - ``hold``: `--held` connections in all, asked in turn; one that has ended is not opened again
 
+A datagram is sent again after `--again-s`, as resolvers do.
+
 What is no failure: a server that closes a kept connection between two requests, or says with an
 answer that it will. Everything else is: no answer within `--timeout-s`, an end before the answer,
 a reset of an idle connection, and an answer by another server than before on one connection.
@@ -234,13 +236,16 @@ def _answer(connection: socket.socket) -> tuple[str, bool]:
 class Udp:
     """Datagrams with numbers."""
 
-    def __init__(self, target: Target, timeout_s: float, *, keep: bool, moved: Moved) -> None:
+    def __init__(
+        self, target: Target, timeout_s: float, again_s: float, *, keep: bool, moved: Moved
+    ) -> None:
         self.target = target
         self.host = ""
         self.port = 0
         self._keep = keep
         self._moved = moved
         self._timeout_s = timeout_s
+        self._again_s = again_s
         self._number = 0
         self._socket: socket.socket | None = None
 
@@ -250,7 +255,8 @@ class Udp:
         self.port = connected.getsockname()[1]
         self._number += 1
         try:
-            host = _echo(connected, b"%016d" % self._number, self._timeout_s)
+            datagram = b"%016d" % self._number
+            host = _echo(connected, datagram, self._timeout_s, self._again_s)
         except OSError as error:
             raise Failed.by(error, "answer") from error
         finally:
@@ -263,12 +269,20 @@ class Udp:
         return opened
 
 
-def _echo(connected: socket.socket, datagram: bytes, timeout_s: float) -> str:
-    connected.settimeout(timeout_s)
-    connected.send(datagram)
-    while not (answer := connected.recv(CHUNK)).endswith(datagram):
-        pass  # of a datagram that was given up
-    return str(json.loads(answer[: -len(datagram)])["host"])
+def _echo(connected: socket.socket, datagram: bytes, timeout_s: float, again_s: float) -> str:
+    until_s = time.monotonic() + timeout_s
+    while (left_s := until_s - time.monotonic()) > 0:
+        connected.send(datagram)
+        again_at_s = time.monotonic() + min(again_s, left_s)
+        while (wait_s := again_at_s - time.monotonic()) > 0:
+            connected.settimeout(wait_s)
+            try:
+                answer = connected.recv(CHUNK)
+            except TimeoutError:
+                break
+            if answer.endswith(datagram):  # and not of one that was given up
+                return str(json.loads(answer[: -len(datagram)])["host"])
+    raise TimeoutError
 
 
 Ended = Callable[["Http"], None]
@@ -306,7 +320,11 @@ class Loops:
         timeout_s = self._options.timeout_s
         if mode.startswith("udp"):
             return Udp(
-                target, timeout_s, keep=keep, moved=lambda c, h: self._tally.move(mode, c, h)
+                target,
+                timeout_s,
+                self._options.again_s,
+                keep=keep,
+                moved=lambda client, host: self._tally.move(mode, client, host),
             )
         return Http(target, timeout_s, keep=keep, ended=lambda c: self._tally.end(mode, c))
 
@@ -373,6 +391,7 @@ def main() -> None:
     made.add_argument("--round-s", type=float, default=2.0)
     made.add_argument("--pause-ms", type=float, default=100.0)
     made.add_argument("--timeout-s", type=float, default=5.0)
+    made.add_argument("--again-s", type=float, default=1.0)
     run(made, COMMANDS)
 
 

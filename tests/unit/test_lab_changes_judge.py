@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab.changes.judge import CUT_BOUND_S, KILL_BOUND_S, Isolation, Marks, inexcusable
+from tests.lab.changes.judge import Bounds, Isolation, Marks, inexcusable
 from tests.lab.loops import End, Failure, Report
 
+BOUNDS = Bounds()
 AT_S = 100.0
 BEFORE, AFTER = AT_S - 0.01, AT_S + 0.01
-LATE = AT_S + KILL_BOUND_S + 0.01
+LATE = AT_S + BOUNDS.kill_s + 0.01
 NODE4, NODE1 = "192.0.2.14:8080", "192.0.2.11:8080"
 
 
@@ -27,7 +28,7 @@ def failure(
 
 
 def judged(*failures: Failure, marks: Marks, closed: tuple[End, ...] = ()) -> list[Failure]:
-    return inexcusable(Report(0, 200, {}, list(failures), list(closed), [], {}), marks)
+    return inexcusable(Report(0, 200, {}, list(failures), list(closed), [], {}), marks, BOUNDS)
 
 
 def test_nothing_is_excused_without_a_reason() -> None:
@@ -65,12 +66,17 @@ def test_what_killing_a_task_does_not_excuse(told: Failure) -> None:
     assert judged(told, marks=KILLED) == [told]
 
 
+def test_connections_to_tasks_that_the_swarm_gives_up_are_reset() -> None:
+    own, other = failure(LATE), failure(LATE, host="stays")
+    assert judged(own, other, marks=Marks(given_up={"dead"})) == [other]
+
+
 CUT = Marks(cut={"dead": AT_S}, isolated=[Isolation("192.0.2.14", AT_S, AT_S + 10)])
 
 
 def test_a_cut_off_node_is_not_asked_for_longer_than_the_bound() -> None:
-    late = failure(AT_S + CUT_BOUND_S + 0.1)
-    by_its_own_port = failure(AT_S + CUT_BOUND_S + 0.1, target=NODE4)
+    late = failure(AT_S + BOUNDS.cut_s + 0.1)
+    by_its_own_port = failure(AT_S + BOUNDS.cut_s + 0.1, target=NODE4)
     before = failure(AT_S - 1)
     back = failure(AT_S + 11, target=NODE4)
     found = judged(before, failure(AT_S + 1), late, by_its_own_port, back, marks=CUT)

@@ -58,3 +58,10 @@ def test_only_agents_are_hurt_during_another_step(seed: int) -> None:
         assert step.disturbance.kind in AGENTS
         assert step.disturbance.node in CLUSTER.nodes
         assert step.kind not in {Kind.KILL_LEADER, Kind.CUT_OFF, Kind.KILL_TASK, *AGENTS}
+
+
+@given(seeds)
+def test_nodes_that_shall_live_are_left_alone(seed: int) -> None:
+    gentle = Cluster(CLUSTER.nodes, (), mortal=False)
+    kinds = {step.kind for step in islice(steps(seed, gentle), 60)}
+    assert kinds == set(Kind) - {Kind.KILL_LEADER, Kind.CUT_OFF}

@@ -231,6 +231,23 @@ def test_held_connections_end_only_once() -> None:
     assert report.modes["hold"].failed <= 3
 
 
+def test_a_datagram_is_sent_again_before_it_counts_as_lost() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(TIMEOUT_S)
+        target = "{}:{}".format(*server.getsockname())
+        with clients(target, "--modes=udp", "--clients=1", "--again-s=0.05") as running:
+            lost, client = server.recvfrom(4096)
+            again, client_too = server.recvfrom(4096)
+            assert (again, client_too) == (lost, client)
+            server.sendto(json.dumps({"host": "one"}).encode() + b"\n" + again, client)
+            while server.recvfrom(4096)[1] == client:
+                pass  # the next one has been asked
+            server.close()
+            report = running.stop()
+    assert report.modes["udp"].ok == 1
+
+
 @pytest.mark.parametrize("mode", ["udp", "udp-kept"])
 def test_datagrams_without_an_answer_are_told(mode: str) -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as silent:

@@ -7,11 +7,15 @@ import argparse
 import sys
 
 from ebpfmesh.lab.lab import Lab
+from ebpfmesh.lab.processes import last_lines
 
 from .acts import revive
+from .judge import Bounds
 from .rows import Result, Row, full_rows, measure
 from .scene import MANAGERS, NODES, Scene
 from .table import markdown
+
+LAST_LINES = 30
 
 
 def main() -> int:
@@ -29,14 +33,23 @@ def main() -> int:
                 results.append((row, []))
                 for _ in range(options.times):
                     results[-1][1].append(one(scene, row))
+    except BaseException:
+        say_last_words(lab)
+        raise
     finally:
         lab.down()
     print(markdown(results))
     return int(any(result.beyond for _, found in results for result in found))
 
 
+def say_last_words(lab: Lab) -> None:
+    """Of the agents: what they knew when it went wrong."""
+    for node in lab.nodes:
+        print(f"--- agent of {node.name}", last_lines(node.agent_log, LAST_LINES), sep="\n")
+
+
 def one(scene: Scene, row: Row) -> Result:
-    result = measure(scene, row)
+    result = measure(scene, row, Bounds())
     revive(scene)
     print(result.describe(), file=sys.stderr, flush=True)
     return result

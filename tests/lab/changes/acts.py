@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from ebpfmesh.lab.errors import LabError
@@ -14,12 +15,13 @@ from ebpfmesh.lab.lab import Lab
 from ebpfmesh.lab.plan import Place
 from ebpfmesh.lab.unix_http import get_json
 
-from ..world import INGRESS
+from ..world import INGRESS, Task
 from .judge import Isolation, Marks
 from .scene import CHECKED, OTHER_PORT, PORTS, SERVICE, Scene
 
 Act = Callable[[Scene], Marks]
 
+PAUSE_TRIES = 20
 UNHEALTHY = "/tmp/unhealthy"  # noqa: S108 - in a container
 
 
@@ -67,10 +69,11 @@ def scale(*counts: int) -> Act:
     return leaving(act)
 
 
-def drain(node: str) -> Act:
-    """Its tasks go to other nodes; then it may have some again."""
+def drain(where: str = "") -> Act:
+    """The tasks of a node go to others; then it may have some again."""
 
     def act(scene: Scene) -> None:
+        node = where or scene.world.tasks(SERVICE)[0].node
         scene.note(f"drain {node}")
         availability(scene, node, "drain")
         scene.wait(lambda: node not in scene.hosts().values(), f"{node} is not drained")
@@ -139,12 +142,21 @@ def flap(times: int) -> Act:
         for number in range(times):
             task = tasks[number % len(tasks)]
             scene.lab.docker(task.node, "kill", "--signal=QUIT", task.container)
-            scene.lab.docker(task.node, "pause", task.container)
+            _pause(scene, task)
             scene.lab.docker(task.node, "unpause", task.container)
         scene.settle(scene.replicas)
         return Marks()
 
     return act
+
+
+def _pause(scene: Scene, task: Task) -> None:
+    """On a busy machine runc may give up: "unable to freeze"."""
+    for _ in range(PAUSE_TRIES):
+        with suppress(LabError):
+            scene.lab.docker(task.node, "pause", task.container)
+            return
+    raise LabError(f"{task.host} cannot be paused")
 
 
 # --- to an agent ------------------------------------------------------------------------
@@ -185,7 +197,7 @@ def kill_leader(scene: Scene) -> Marks:
     scene.wait(lambda: leader not in scene.hosts().values(), "its tasks are not replaced")
     scene.settle(scene.replicas)
     scene.note("its tasks are replaced")
-    return Marks(left=before)
+    return Marks(given_up=before)
 
 
 def revive(scene: Scene) -> None:

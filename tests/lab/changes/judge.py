@@ -12,11 +12,16 @@ import msgspec
 
 from ..loops import End, Failure, Report
 
-KILL_BOUND_S = 0.05
-"""After this long, nobody asks a task any more whose process was killed."""
 
-CUT_BOUND_S = 3.0
-"""After this long, nobody asks a task any more whose node was cut off."""
+class Bounds(msgspec.Struct, frozen=True):
+    """After how long nobody asks a task any more: whose process was killed, whose node cut off."""
+
+    kill_s: float = 0.05
+    cut_s: float = 3.0
+
+
+BUSY = Bounds(kill_s=5.0, cut_s=10.0)
+"""For machines that have other things to do: what takes longer is lost, not late."""
 
 _FRESH = frozenset({"once", "udp"})
 
@@ -33,39 +38,42 @@ class Marks(msgspec.Struct):
     """What a change has done, as far as that excuses anything.
 
     `left` holds the servers that were taken away as they should be, `killed` and `cut` those that
-    were not, and when.
+    were not, and when; `given_up` those whose node is down for the Swarm, whatever they do.
     """
 
     left: set[str] = msgspec.field(default_factory=set)
     killed: dict[str, float] = msgspec.field(default_factory=dict)
     cut: dict[str, float] = msgspec.field(default_factory=dict)
     isolated: list[Isolation] = msgspec.field(default_factory=list)
+    given_up: set[str] = msgspec.field(default_factory=set)
 
     def add(self, other: Marks) -> None:
         self.left |= other.left
         self.killed |= other.killed
         self.cut |= other.cut
         self.isolated += other.isolated
+        self.given_up |= other.given_up
 
     @property
     def gone(self) -> set[str]:
         """Servers that are not there any more, one way or the other."""
-        return self.left | self.killed.keys() | self.cut.keys()
+        return self.left | self.killed.keys() | self.cut.keys() | self.given_up
 
 
-def inexcusable(report: Report, marks: Marks) -> list[Failure]:
+def inexcusable(report: Report, marks: Marks, bounds: Bounds) -> list[Failure]:
     """Failures that nothing excuses, and held connections that a server that stays has closed."""
-    found = [failure for failure in report.failures if not _excused(failure, marks)]
+    found = [failure for failure in report.failures if not _excused(failure, marks, bounds)]
     return [*found, *_ended(report, marks)]
 
 
-def _excused(failure: Failure, marks: Marks) -> bool:
+def _excused(failure: Failure, marks: Marks, bounds: Bounds) -> bool:
     """A request in flight at its end, or asked before anybody could know."""
     return (
-        any(_meets(failure, isolation) for isolation in marks.isolated)
-        or any(_within(failure, cut_s, CUT_BOUND_S) for cut_s in marks.cut.values())
+        (failure.kind == "reset" and failure.host in marks.given_up)
+        or any(_meets(failure, isolation) for isolation in marks.isolated)
+        or any(_within(failure, cut_s, bounds.cut_s) for cut_s in marks.cut.values())
         or any(
-            _within(failure, killed_s, KILL_BOUND_S) and _may_concern(failure, host)
+            _within(failure, killed_s, bounds.kill_s) and _may_concern(failure, host)
             for host, killed_s in marks.killed.items()
         )
     )

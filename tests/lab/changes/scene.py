@@ -24,7 +24,7 @@ CHECKED, CHECKED_PORT = "checked", 8090
 HEALTH = (
     "--health-cmd=/bin/echo-server check",
     "--health-interval=1s",
-    "--health-timeout=1s",
+    "--health-timeout=20s",
     "--health-retries=1",
 )
 PORTS = {SERVICE: PORT, CHECKED: CHECKED_PORT}

@@ -49,10 +49,14 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Cluster(msgspec.Struct, frozen=True):
-    """Names of nodes; `cuttable` ones may lose their cable. Tasks: from `few` to `many`."""
+    """Names of nodes; `cuttable` ones may lose their cable. Tasks: from `few` to `many`.
+
+    Without `mortal` nodes, only tasks and agents come to harm: that is over sooner.
+    """
 
     nodes: Sequence[str]
     cuttable: Sequence[str]
+    mortal: bool = True
     few: int = 2
     many: int = 8
 
@@ -72,6 +76,7 @@ _WEIGHTS = {
 }
 _OF_AGENTS = (Kind.RESTART_AGENT, Kind.KILL_AGENT)
 _OF_SERVICE = frozenset({Kind.ROLL, Kind.SCALE, Kind.DRAIN, Kind.PUBLISH, Kind.FLAP})
+_OF_NODES = frozenset({Kind.KILL_LEADER, Kind.CUT_OFF})
 _DISTURBED = 0.4
 _LATEST_S = 4.0
 _LONGEST_REST_S = 2.0
@@ -80,11 +85,10 @@ _LONGEST_REST_S = 2.0
 def steps(seed: int, cluster: Cluster) -> Iterator[Step]:
     """Without an end. Each kind comes once before the first one comes again by chance."""
     random = Random(seed)  # noqa: S311 - it need not be hard to guess
-    first = list(_WEIGHTS)
-    random.shuffle(first)
-    for kind in first:
+    kinds = [kind for kind in _WEIGHTS if cluster.mortal or kind not in _OF_NODES]
+    weights = [_WEIGHTS[kind] for kind in kinds]
+    for kind in random.sample(kinds, len(kinds)):
         yield _step(random, kind, cluster)
-    kinds, weights = list(_WEIGHTS), list(_WEIGHTS.values())
     while True:
         yield _step(random, random.choices(kinds, weights)[0], cluster)
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import takewhile
 
@@ -15,8 +15,9 @@ from ebpfmesh.lab.errors import LabError
 from ...loops import Report, describe
 from .. import acts
 from ..acts import Act
-from ..judge import Marks, inexcusable
+from ..judge import BUSY, Bounds, Marks, inexcusable
 from ..scene import PORTS, Scene
+from .invariants import late, miscounted
 from .plan import Cluster, Disturbance, Kind, Step, steps
 from .watch import Watch, connections
 
@@ -25,8 +26,6 @@ CLUSTER = Cluster(("node1", "node2", "node3", "node4"), cuttable=("node2", "node
 """The worker has the clients of the VIP: it never dies, and its cable stays in."""
 
 HELD = 60
-LEFT_BOUND_S = 1.0
-"""After this long, nobody gives new flows to a task that is not wanted any more."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -53,9 +52,13 @@ class Verdict(msgspec.Struct, frozen=True):
 class Chaos:
     """One run."""
 
-    def __init__(self, scene: Scene, seed: int) -> None:
+    def __init__(
+        self, scene: Scene, seed: int, cluster: Cluster = CLUSTER, bounds: Bounds = BUSY
+    ) -> None:
         self._scene = scene
         self._seed = seed
+        self._cluster = cluster
+        self._bounds = bounds
         self._marks = Marks()
         self._steps = 0
 
@@ -67,7 +70,7 @@ class Chaos:
         watch = Watch(scene.lab, scene.agents, PORTS)
         with scene.load([INSIDE], services=list(PORTS), held=HELD) as load, watch.running():
             until_s = time.monotonic() + for_s
-            planned = steps(self._seed, CLUSTER)
+            planned = steps(self._seed, self._cluster)
             stuck = self._do_all(takewhile(lambda _: time.monotonic() < until_s, planned))
             report = load.stop()
         after = connections(scene.agents, PORTS)
@@ -76,7 +79,7 @@ class Chaos:
         return Verdict(self._seed, report, wrong, list(scene.timeline), self._steps)
 
     def _broken(self, report: Report) -> list[str]:
-        found = inexcusable(report, self._marks)
+        found = inexcusable(report, self._marks, self._bounds)
         return [describe(found, report.began_s)] if found else []
 
     # --- steps --------------------------------------------------------------------------
@@ -123,25 +126,3 @@ def act_of(step: Step) -> Act:
         Kind.CUT_OFF: lambda: acts.cut_off(step.node, for_s=float(*step.amounts)),
     }
     return made[step.kind]()
-
-
-# --- invariants -------------------------------------------------------------------------
-
-
-def late(report: Report, left_s: dict[str, float]) -> Iterator[str]:
-    """New flows that a task got when it should not have any more."""
-    for host, since_s in left_s.items():
-        seen = report.hosts.get(host)
-        if seen is not None and seen.last_opened_s > since_s + LEFT_BOUND_S:
-            yield f"{host} got a new flow {seen.last_opened_s - since_s:.2f} s after it had left"
-
-
-def miscounted(report: Report, counted: int) -> Iterator[str]:
-    """Every flow that was answered is counted once, and one that was not at most a few times."""
-    total = report.total
-    most = total.opened + RETRIES * (total.failed + total.slow)
-    if not total.opened <= counted <= most:
-        yield f"{counted} new flows were counted, {total.opened} were opened"
-
-
-RETRIES = 4

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must hold whatever is done; which failures are excused, `judge` says. Pure, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ...loops import Report
+
+LEFT_BOUND_S = 1.0
+"""After this long, nobody gives new flows to a task that is not wanted any more."""
+
+TRIES = 4
+"""A request that is slow or fails may begin so many flows: a SYN that is sent again, one each."""
+
+
+def late(report: Report, left_s: Mapping[str, float]) -> Iterator[str]:
+    """New flows that a task got when it should not have any more."""
+    for host, since_s in left_s.items():
+        seen = report.hosts.get(host)
+        if seen is not None and seen.last_opened_s > since_s + LEFT_BOUND_S:
+            yield f"{host} got a new flow {seen.last_opened_s - since_s:.2f} s after it had left"
+
+
+def miscounted(report: Report, counted: int) -> Iterator[str]:
+    """What was opened and answered is counted once; datagrams that move are counted again."""
+    total = report.total
+    most = total.opened + len(report.moved) + TRIES * (total.failed + total.slow)
+    if not total.opened <= counted <= most:
+        yield f"{counted} new flows were counted, {total.opened} opened, {most} at most"

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+
+from tests.lab.changes.chaos.invariants import LEFT_BOUND_S, TRIES, late, miscounted
+from tests.lab.loops import Mode, Moved, Report, Seen
+
+LEFT_S = 50.0
+
+
+def report(*, moved: int = 0, failed: int = 0, opened_s: float = 0.0) -> Report:
+    return Report(
+        began_s=0,
+        lasted_s=100,
+        modes={"once": Mode(ok=8, opened=8, failed=failed), "keep": Mode(ok=9, opened=2)},
+        failures=[],
+        closed=[],
+        moved=[Moved(1.0, "udp-kept", "192.0.2.11:8080", 1, "a", "b")] * moved,
+        hosts={"a": Seen(17, 10, 0.0, 99.0, opened_s)},
+    )
+
+
+def test_new_flows_end_when_a_task_has_left() -> None:
+    assert (
+        list(late(report(opened_s=LEFT_S + LEFT_BOUND_S), {"a": LEFT_S, "never seen": 1.0})) == []
+    )
+    (found,) = late(report(opened_s=LEFT_S + LEFT_BOUND_S + 0.5), {"a": LEFT_S})
+    assert found == "a got a new flow 1.50 s after it had left"
+
+
+@pytest.mark.parametrize(
+    ("counted", "moved", "failed", "right"),
+    [
+        (10, 0, 0, True),
+        (9, 0, 0, False),
+        (11, 0, 0, False),
+        (12, 2, 0, True),
+        (13, 2, 0, False),
+        (10 + TRIES, 0, 1, True),
+        (11 + TRIES, 0, 1, False),
+    ],
+)
+def test_every_flow_is_counted(counted: int, moved: int, failed: int, right: bool) -> None:
+    assert (list(miscounted(report(moved=moved, failed=failed), counted)) == []) is right
