@@ -10,6 +10,7 @@ import msgspec
 from ebpfmesh.model import (
     Attachment,
     Backend,
+    BackendState,
     Desired,
     Frontend,
     FrontendKey,
@@ -17,6 +18,8 @@ from ebpfmesh.model import (
     Frozen,
     PoolKey,
 )
+
+_WHEREABOUTS = ("address", "mac", "vtep", "gateway")
 
 
 class Change(Frozen, frozen=True, omit_defaults=False):
@@ -94,8 +97,9 @@ class _Comparison:
         if old.state is not new.state:
             states = {"state": _word(new), "was": _word(old)}
             yield Change("backend.state", {**self._of_backend(new), **states})
-        if _whereabouts(old) != _whereabouts(new):
-            yield Change("backend.moved", {**self._of_backend(new), "was": old.address})
+        moved = [name for name in _WHEREABOUTS if getattr(old, name) != getattr(new, name)]
+        if moved and new.state is not BackendState.GONE:
+            yield Change("backend.moved", {**self._of_backend(new), "changed": " ".join(moved)})
 
     # -- names ----------------------------------------------------------------------------
 
@@ -119,7 +123,8 @@ class _Comparison:
         }
 
     def _node(self, vtep: str) -> dict[str, str]:
-        return {"node": self._names.nodes.get(vtep, ""), "vtep": vtep}
+        name = self._names.nodes.get(vtep)
+        return {"node": name, "vtep": vtep} if name else {"vtep": vtep}
 
 
 def _news(before: Frontends, after: Frontends) -> Iterator[Frontend]:
@@ -131,10 +136,6 @@ def _news(before: Frontends, after: Frontends) -> Iterator[Frontend]:
 
 def _word(backend: Backend) -> str:
     return backend.state.name.lower()
-
-
-def _whereabouts(backend: Backend) -> tuple[object, ...]:
-    return backend.address, backend.vtep, backend.mac, backend.gateway
 
 
 def _places(found: frozenset[Attachment]) -> list[Attachment]:

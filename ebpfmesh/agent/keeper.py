@@ -88,7 +88,8 @@ class Keeper:
     def take_state(self, mesh: MeshState) -> None:
         """The Swarm's state has changed."""
         self.mesh = mesh
-        self.journal.because(f"the Swarm's state {mesh.version}")
+        state = f"the Swarm's state {mesh.version}" if mesh.version else "the agent's start"
+        self.journal.because(state)
         self.convergence.began(mesh.origin_ns)
         self._trigger.set()
 

@@ -12,6 +12,7 @@ from ebpfmesh.model import (
     Frontend,
     FrontendKey,
     FrontendKind,
+    Gateway,
     Pool,
     PoolKey,
     Protocol,
@@ -76,10 +77,18 @@ def test_a_backend_changes_its_state_and_its_place() -> None:
         Change("backend.state", {**BACKEND, "state": "draining", "was": "ready"})
     ]
     moved = a_backend(address="10.0.0.9", vtep="192.0.2.12")
-    new = {**BACKEND, "address": "10.0.0.9", "node": "192.0.2.12", "was": "10.0.0.5"}
+    where = {"address": "10.0.0.9", "node": "192.0.2.12", "changed": "address vtep"}
+    new = {**BACKEND, **where}
     assert list(changes(held(), held(backends={TASK: moved}), NAMES)) == [
         Change("backend.moved", new)
     ]
+
+
+def test_what_leaves_a_backend_that_has_gone_is_no_news() -> None:
+    gateway = Gateway("172.18.0.3", "02:42::", 7)
+    before = held(backends={TASK: a_backend(state=BackendState.GONE, gateway=gateway)})
+    after = held(backends={TASK: a_backend(state=BackendState.GONE)})
+    assert not list(changes(before, after, NAMES))
 
 
 def test_a_frontend_changes() -> None:
