@@ -144,8 +144,11 @@ def test_names_can_neither_speak_to_the_terminal_nor_forge_a_line(form: str) -> 
         journal.because(evil)
         journal.begin()
         journal.look(holding(BackendState.READY), mesh)
+        logging.getLogger("a.library").warning("no such service: %s", evil)
+        structlog.get_logger("test").info("short", service="a\u202eb\x9bc")
     lines = stream.getvalue().splitlines()
-    assert len(lines) == 3
-    assert not {"\x1b", "\x07", "\u202e", "\r"} & set(stream.getvalue())
+    assert len(lines) == 5
+    assert not {"\x1b", "\x07", "\u202e", "\x9b", "\r"} & set(stream.getvalue())
     if form == "json":
-        assert [json.loads(line)["service"] for line in lines] == [evil] * 3
+        told = [json.loads(line).get("service") for line in lines]
+        assert told == [evil] * 3 + [None, "a\u202eb\x9bc"]
