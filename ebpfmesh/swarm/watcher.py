@@ -109,6 +109,7 @@ class MeshWatcher:
         self._settings = settings or WatcherSettings()
         self._snapshot: Snapshot | None = None
         self._published: Snapshot | None = None
+        self._complete: list[TaskDoc] | None = None
         self._reports: dict[str, NodeReport] = {}
         self._fresh = FreshTasks(self._settings.ready_timeout_s)
         self._wanted: Look | None = Look.ALL
@@ -218,12 +219,12 @@ class MeshWatcher:
         self._poll_took_s = time.monotonic() - began
         old = self._snapshot
         if old is not None:
-            if wanted < Look.ALL and tasks == old.tasks and not self._overdue():
+            if wanted < Look.ALL and tasks == self._complete and not self._overdue():
                 return
             self._snapshot = with_tasks(old, tasks)
             self._publish(self._listed_ns)
         began = time.monotonic()
-        self._snapshot = await self._source.complete(tasks)
+        self._snapshot, self._complete = await self._source.complete(tasks), tasks
         self._completed_at = began
 
     def _overdue(self) -> bool:

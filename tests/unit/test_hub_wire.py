@@ -513,10 +513,11 @@ async def test_a_hub_that_freezes_is_left_for_one_that_lives(authority: Authorit
 @pytest.mark.asyncio
 async def test_a_hub_whose_swarm_does_not_answer_is_left_at_once(authority: Authority) -> None:
     """Not only when its state has become old."""
+    never_stale = msgspec.structs.replace(PATIENT, stale_after_s=1000.0)
     async with (
         hub_of(authority.issue("n1"), mesh(4)) as first,
         hub_of(authority.issue("n2"), mesh(4)) as second,
-        agent_of(authority.issue("n3", WORKER), first.address) as agent,
+        agent_of(authority.issue("n3", WORKER), first.address, settings=never_stale) as agent,
     ):
         await until(lambda: agent.status.hub_id == "n1" and agent.states.value == mesh(4))
         agent.set_hubs([first.address, second.address])

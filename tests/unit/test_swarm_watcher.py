@@ -310,7 +310,8 @@ async def test_a_nodes_word_ends_the_wait_at_once() -> None:
 @pytest.mark.asyncio
 async def test_a_task_that_leaves_is_told_before_the_rest_is_read() -> None:
     swarm = FakeSwarm()
-    async with watching(swarm) as watcher:
+    once = replace(TRIGGERED_ONLY, first_retry_s=NEVER_S, longest_retry_s=NEVER_S)
+    async with watching(swarm, once) as watcher:
         await until(lambda: "a" in watcher.state.tasks)
         swarm.partial = "busy"
         leaving = replace(
@@ -320,6 +321,19 @@ async def test_a_task_that_leaves_is_told_before_the_rest_is_read() -> None:
         watcher.look(Look.TASKS)
         await until(lambda: watcher.state.tasks["a"].state is BackendState.DRAINING)
         assert watcher.state.origin_ns == 1_000_000_000
+
+
+@pytest.mark.asyncio
+async def test_what_could_not_be_read_with_changed_tasks_is_read_again() -> None:
+    swarm = FakeSwarm()
+    async with watching(swarm) as watcher:
+        await until(lambda: "a" in watcher.state.tasks)
+        swarm.partial, swarm.nodes = "busy", []
+        swarm.listed = [running("a"), running("b", 2)]
+        watcher.look(Look.TASKS)
+        await until(lambda: swarm.completions >= 2)
+        swarm.partial = None
+        await until(lambda: watcher.state.nodes == {})
 
 
 @pytest.mark.asyncio
