@@ -207,7 +207,8 @@ static __always_inline bool refuse(struct __sk_buff *skb, const struct packet *p
 	return !err && !swap_macs(skb);
 }
 
-/* Refuses a packet to where it came from. */
+/* Refuses a packet to where it came from. On an overlay network an address is nobody's surrogate.
+ */
 static __always_inline int refuse_back(struct __sk_buff *skb, const struct packet *p,
 				       enum reason why)
 {
@@ -216,7 +217,7 @@ static __always_inline int refuse_back(struct __sk_buff *skb, const struct packe
 	if (!refuse(skb, p))
 		return leave(why, TC_ACT_SHOT);
 	leave(why, 0);
-	return answer_out(skb, p->t.saddr, ifindex);
+	return p->vni ? bpf_redirect(ifindex, 0) : answer_out(skb, p->t.saddr, ifindex);
 }
 
 #endif

@@ -324,6 +324,23 @@ def test_it_gives_way_to_a_balanced_connection(node: Node, web: Service) -> None
     assert_result(node.gateway_ingress(reply), TC_OK, out_of_task("SA"))
 
 
+@pytest.mark.parametrize(("last", "task"), [("R", HERE_TOO), ("FA", HERE_TOO), ("A", HERE)])
+def test_syn_after_the_end_gets_the_task_that_it_is_sent_to(
+    node: Node, last: str, task: str
+) -> None:
+    """By the entry node, which has chosen anew. An open connection keeps the one that it has."""
+    node.port(PUBLISHED, TARGET).backends(node.here(), node.here_too())
+
+    def arrive(flags: str, to: str) -> bytes:
+        packet = tcp(SOURCE, f"{NODE_B}:{PUBLISHED}", flags)
+        return node.nic_ingress(wrapped(packet, (NODE_B, NODE_A), (NODE_B, to), 50000)).data
+
+    gateways = {HERE: HERE_GATEWAY, HERE_TOO: HERE_TOO_GATEWAY}
+    for flags in ("S", "A", last):
+        assert Ether(arrive(flags, HERE))[IP].dst == HERE_GATEWAY
+    assert Ether(arrive("S", HERE_TOO))[IP].dst == gateways[task]
+
+
 def test_it_begins_anew_on_the_same_ports(node: Node, web: Service) -> None:
     for _ in range(2):
         node.gateway_egress(by_kernel("S"))

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import Ether
@@ -11,9 +13,11 @@ from scapy.packet import Packet
 from .net import (
     ALICE,
     CLIENT,
+    CLIENT6,
     FROM_CLIENT,
     HERE,
     NODE_A,
+    NODE_A6,
     NODE_B,
     PUBLISHED,
     VIP,
@@ -22,6 +26,8 @@ from .net import (
     WEB_2,
     Macs,
     between,
+    sctp,
+    surrogate,
     tcp,
     udp,
     wrapped,
@@ -66,6 +72,18 @@ def test_syn_to_a_vip_is_reset(empty: Node, payload: bytes) -> None:
     assert_result(result, TC_REDIRECT, answer)
     assert empty.reasons() == {"drop_no_backend": 1}
     assert empty.flows() == {}
+
+
+@pytest.mark.parametrize("make", [tcp, sctp], ids=["tcp", "sctp"])
+def test_no_address_of_an_overlay_stands_for_an_ipv6_client(
+    empty: Node, make: Callable[..., Packet]
+) -> None:
+    """Whatever a container calls itself, its answer stays in its network."""
+    source = f"{surrogate(CLIENT6)}:4000"
+    empty.stands_for(surrogate(CLIENT6), CLIENT6, NODE_A6)
+    result = empty.overlay_ingress(make(source, SERVER))
+    assert (result.verdict, result.data[12:14]) == (TC_REDIRECT, b"\x08\x00")
+    assert empty.reasons() == {"drop_no_backend": 1}
 
 
 def test_syn_with_options_is_reset(empty: Node) -> None:
