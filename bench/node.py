@@ -51,8 +51,11 @@ def need_root() -> None:
 
 
 def quiet() -> None:
-    """Only warnings are logged: a line per task would be measured, too."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    """Only warnings are logged, and not to standard output: a line per task would be measured."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from itertools import chain
 from pathlib import Path
 
 from bench.node import bench_node
@@ -74,13 +73,14 @@ def main() -> None:
         docker = Path(home) / "docker.sock"
         with dockerd(docker, size):
             parts = (
-                fan_out(docker, Path(home), size, given.rounds),
                 stages(docker, size, given.rounds),
+                fan_out(docker, Path(home), size, given.rounds),
             )
-            for figure in chain.from_iterable(parts):
-                say(figure)
-                figures.append(figure)
-    save("scale", machine, figures, PLOTS, given.out)
+            for part in parts:
+                for figure in part:
+                    say(figure)
+                    figures.append(figure)
+                save("scale", machine, figures, PLOTS, given.out)
 
 
 if __name__ == "__main__":

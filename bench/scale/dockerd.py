@@ -88,7 +88,6 @@ async def serve(path: Path, size: swarm.Size) -> None:
     await web.UnixSite(runner, str(path)).start()
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.read)
-    await runner.cleanup()
 
 
 def main() -> None:
