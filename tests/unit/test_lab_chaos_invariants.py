@@ -3,10 +3,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab.changes.chaos.invariants import LEFT_BOUND_S, TRIES, late, miscounted
+from tests.lab.changes.chaos.invariants import TRIES, late, miscounted
 from tests.lab.loops import Mode, Moved, Report, Seen
 
 LEFT_S = 50.0
+BOUND_S = 1.0
 
 
 def report(*, moved: int = 0, failed: int = 0, opened_s: float = 0.0) -> Report:
@@ -23,9 +24,10 @@ def report(*, moved: int = 0, failed: int = 0, opened_s: float = 0.0) -> Report:
 
 def test_new_flows_end_when_a_task_has_left() -> None:
     assert (
-        list(late(report(opened_s=LEFT_S + LEFT_BOUND_S), {"a": LEFT_S, "never seen": 1.0})) == []
+        list(late(report(opened_s=LEFT_S + BOUND_S), {"a": LEFT_S, "never seen": 1.0}, BOUND_S))
+        == []
     )
-    (found,) = late(report(opened_s=LEFT_S + LEFT_BOUND_S + 0.5), {"a": LEFT_S})
+    (found,) = late(report(opened_s=LEFT_S + BOUND_S + 0.5), {"a": LEFT_S}, BOUND_S)
     assert found == "a got a new flow 1.50 s after it had left"
 
 

@@ -38,7 +38,7 @@ def main() -> int:
         raise
     finally:
         lab.down()
-    print(markdown(results))
+        print(markdown([(row, found) for row, found in results if found]))
     return int(any(result.beyond for _, found in results for result in found))
 
 

@@ -17,7 +17,7 @@ from ebpfmesh.lab.unix_http import get_json
 
 from ..world import INGRESS, Task
 from .judge import Isolation, Marks
-from .scene import CHECKED, OTHER_PORT, PORTS, SERVICE, Scene
+from .scene import CHECKED, NETWORK, OTHER_PORT, PORTS, SERVICE, Scene
 
 Act = Callable[[Scene], Marks]
 
@@ -189,6 +189,7 @@ def kill_leader(scene: Scene) -> Marks:
     """dockerd and agent of the leader die; its tasks live on, until dockerd is back."""
     leader = leader_of(scene.lab)
     before = on_node(scene, leader)
+    scene.harmed = True
     scene.note(f"kill -9 dockerd and agent of the leader, {leader}")
     scene.lab.kill_agent(leader)
     scene.lab.stop_docker(leader, signal.SIGKILL)
@@ -210,6 +211,17 @@ def revive(scene: Scene) -> None:
     scene.wait(lambda: _all_ready(scene), "not every node is ready")
     for service in PORTS:
         scene.settle(scene.replicas, service=service)
+    if scene.harmed:
+        scene.wait(lambda: _overlay_is_whole(scene), "tasks do not reach each other")
+        scene.harmed = False
+
+
+def _overlay_is_whole(scene: Scene) -> bool:
+    """Past every balancer. Docker's own gossip takes its time until it trusts a node again."""
+    tasks = [task for name in PORTS for task in scene.world.tasks(name)]
+    targets = [f"{task.addresses[NETWORK]}:80" for task in tasks]
+    first = {task.node: task.place for task in tasks}
+    return all(scene.world.load.http(place, *targets).failed == 0 for place in first.values())
 
 
 def leader_of(lab: Lab) -> str:
@@ -252,6 +264,7 @@ def cut_off(node: str, *, for_s: float = 0.0) -> Act:
 
     def act(scene: Scene) -> Marks:
         hosts = on_node(scene, node)
+        scene.harmed = True
         cut_s = scene.note(f"cut {node} off")
         _plug(scene, node, "down")
         try:

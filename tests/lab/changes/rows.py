@@ -42,7 +42,9 @@ class Result(NamedTuple):
         """For people: what was done when, and what failed."""
         since_s = self.report.began_s
         lines = [f"{at_s - since_s:7.2f} s  {what}" for at_s, what in self.timeline]
-        return "\n".join([self.row.name, *lines, describe(self.beyond, since_s)])
+        total = self.report.total
+        counts = f"{total.ok} answered, {total.failed} not, slowest {total.slowest_s:.2f} s"
+        return "\n".join([f"{self.row.name}: {counts}", *lines, describe(self.beyond, since_s)])
 
 
 def measure(scene: Scene, row: Row, bounds: Bounds) -> Result:

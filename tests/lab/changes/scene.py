@@ -31,7 +31,7 @@ PORTS = {SERVICE: PORT, CHECKED: CHECKED_PORT}
 REPLICAS = 4
 CLIENTS = 32
 MODES = ("keep", "once", "udp", "udp-kept")
-SETTLE_TIMEOUT_S = 90
+SETTLE_TIMEOUT_S = 150
 
 # Kept connections are asked every 0.1 s: in this time each hears that it shall end.
 LINGER_MS = 1500
@@ -60,6 +60,7 @@ class Scene:
         self.world = World(lab, self.agents)
         self.replicas = REPLICAS
         """Of either service."""
+        self.harmed = False
         self.timeline: list[tuple[float, str]] = []
         self._loops = Loops(lab)
 

@@ -8,6 +8,7 @@ import sys
 
 from ebpfmesh.lab.lab import Lab
 
+from ..judge import Bounds
 from ..scene import MANAGERS, NODES, Scene
 from .run import Chaos
 
@@ -21,7 +22,7 @@ def main() -> int:
     try:
         scene = Scene(lab)
         scene.build()
-        verdict = Chaos(scene, options.seed).run(options.minutes * 60)
+        verdict = Chaos(scene, options.seed, bounds=Bounds()).run(options.minutes * 60)
     finally:
         lab.down()
     print(verdict.describe())

@@ -7,18 +7,15 @@ from collections.abc import Iterator, Mapping
 
 from ...loops import Report
 
-LEFT_BOUND_S = 1.0
-"""After this long, nobody gives new flows to a task that is not wanted any more."""
-
 TRIES = 4
 """A request that is slow or fails may begin so many flows: a SYN that is sent again, one each."""
 
 
-def late(report: Report, left_s: Mapping[str, float]) -> Iterator[str]:
+def late(report: Report, left_s: Mapping[str, float], bound_s: float) -> Iterator[str]:
     """New flows that a task got when it should not have any more."""
     for host, since_s in left_s.items():
         seen = report.hosts.get(host)
-        if seen is not None and seen.last_opened_s > since_s + LEFT_BOUND_S:
+        if seen is not None and seen.last_opened_s > since_s + bound_s:
             yield f"{host} got a new flow {seen.last_opened_s - since_s:.2f} s after it had left"
 
 

@@ -74,7 +74,12 @@ class Chaos:
             stuck = self._do_all(takewhile(lambda _: time.monotonic() < until_s, planned))
             report = load.stop()
         after = connections(scene.agents, PORTS)
-        wrong = [*stuck, *self._broken(report), *late(report, watch.left_s), *watch.falls]
+        wrong = [
+            *stuck,
+            *self._broken(report),
+            *late(report, watch.left_s, self._bounds.left_s),
+            *watch.falls,
+        ]
         wrong += miscounted(report, after - before)
         return Verdict(self._seed, report, wrong, list(scene.timeline), self._steps)
 
