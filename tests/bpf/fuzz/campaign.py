@@ -26,7 +26,7 @@ from ..sandbox import ifindex
 from ..world import READY, Service
 from .judge import PROGRAMS, Run, Wrong, judge
 from .mutate import mutated
-from .oracle import IPV6, Flow, Flow6, flow6_of, flow_of, inner_of, is_for_us
+from .oracle import IPV6, Flow, Flow6, flow6_of, flow_of, follows_another, inner_of, is_for_us
 from .seeds import SENDERS, STATES, dialogues, furnish, seeds
 
 GROUP = 2000  # packets
@@ -227,7 +227,8 @@ class Campaign:
     ) -> None:
         report = self.report
         network = VNI if program in _OVERLAY else 0
-        unsound = flows[network] is None
+        inside = inner_of(packet) if is_for_us(packet) and not network else packet
+        unsound = flows[network] is None and not follows_another(inside)
         looks = unsound and sum(report.verdicts.values()) % _LOOK_EVERY == 0
         before = bench.keys() if looks else {}
         try:

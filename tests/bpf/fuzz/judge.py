@@ -184,9 +184,12 @@ def _outer(out: bytes) -> None:
 
 
 def _second_chance(asked: bytes, sent: bytes) -> bool:
-    """Whether what came wrapped is sent on once, in its entry node's name, as it is."""
+    """Whether what came wrapped is sent on once, in its entry node's name, as it is.
+
+    Of the MAC that names that node, only the address counts.
+    """
     marks = (asked[ETHERNET + 35], sent[ETHERNET + 35])
-    entry = slice(WRAP + 6, WRAP + 12)
+    entry = slice(WRAP + 8, WRAP + 12)
     return (
         marks == (0, SECOND_CHANCE)
         and asked[entry] == sent[entry]

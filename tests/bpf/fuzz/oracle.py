@@ -46,6 +46,12 @@ def flow_of(frame: bytes, *, fragments: bool = False) -> Flow | None:
     return Flow(frame[26:38], protocol)
 
 
+def follows_another(frame: bytes) -> bool:
+    """Whether it is a later fragment: its flow is that of the first one."""
+    ipv4 = len(frame) >= ETHERNET + 20 and frame[12:15] == b"\x08\x00\x45"
+    return ipv4 and bool(frame[20] & 0x1F or frame[21])
+
+
 class Flow6(NamedTuple):
     """An IPv6 client, the address and ports of its packet to this node."""
 
