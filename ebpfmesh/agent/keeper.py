@@ -77,6 +77,7 @@ class Keeper:
         self._containers_stale.set()
         self._local_stale = True
         self._origin_ns = 0
+        self._started_ns: dict[str, int] = {}
         self._truth = LocalTruth()
         self._desired = DesiredCache()
         self._deaths = DeathWatch(self.died)
@@ -95,6 +96,10 @@ class Keeper:
 
     def notice(self, event: Event) -> None:
         """dockerd has told something of a container of this node: hubs hear of it at once."""
+        if event.action == "start" and event.task_id:
+            self._started_ns[event.task_id] = event.time_ns
+        elif event.action == "die" and event.task_id:
+            self._started_ns.pop(event.task_id, None)
         if self._truth.notice(event):
             self._happened(event.time_ns)
         of = f" of task {event.task_id}" if event.task_id else ""
@@ -207,9 +212,14 @@ class Keeper:
             raise
         self.local = local
         self._truth.forget(mesh.tasks.keys() | local.tasks.keys())
-        self._report(local.vtep, self._reported(local), self._origin_ns)
+        self._report(local.vtep, self._reported(local), self._origin_ns or self._first_start(local))
         self._origin_ns = 0
         return local
+
+    def _first_start(self, local: LocalView) -> int:
+        """When the first of the tasks was started that are seen for the first time; 0: none is."""
+        seen = [self._started_ns.pop(task) for task in local.tasks.keys() & self._started_ns.keys()]
+        return min(seen, default=0)
 
     async def _look_at_starting(
         self, containers: list[LocalContainer], mesh: MeshState

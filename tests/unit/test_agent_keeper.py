@@ -285,3 +285,16 @@ async def test_what_the_kernel_tells_of_an_end_reaches_maps_and_hubs_at_once() -
         assert (tasks, origin_ns >= before_ns) == ({"t1": GONE}, True)
         await until(lambda: node.state is GONE)
         await until(lambda: node.converged() == 1)
+
+
+@pytest.mark.asyncio
+async def test_a_task_that_is_ready_when_it_is_first_seen_has_been_so_since_its_start() -> None:
+    async with running(containers=[]) as node:
+        await until(lambda: node.lists == 1)
+        node.containers = [CONTAINER]
+        at_ns = node.told("start")
+        await until(lambda: node.reports[-1:] == [({"t1": READY}, at_ns)])
+        assert not node.keeper._started_ns
+        node.told("start")
+        node.told("die")
+        assert not node.keeper._started_ns
