@@ -133,7 +133,7 @@ def main() -> None:
         for figure in part:
             say(figure)
             figures.append(figure)
-    save("maglev", machine, figures, PLOTS, given.out)
+        save("maglev", machine, figures, PLOTS, given.out)
 
 
 if __name__ == "__main__":
