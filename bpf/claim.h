@@ -4,6 +4,7 @@
 #define EBPFMESH_CLAIM_H
 
 #include "flow_table.h"
+#include "takeover.h"
 
 /* Gives up what an earlier flow under key had claimed, if it still is its. */
 static __always_inline void flow_forget(struct flow_key *key)
@@ -64,26 +65,28 @@ static __always_inline bool claim_other_port(struct flow_key *twin, struct flow 
 
 /* Takes the 4-tuple of `flow->to` for the flow under `key` and records both directions. If a
  * living flow has it, another source port is tried: the client's address is never changed.
- * Returns false if none was free; then nothing is recorded.
+ * Returns why it was not; then nothing is recorded.
  */
-static __always_inline bool flow_claim(struct flow_key *key, struct flow *flow)
+static __always_inline enum reason flow_claim(struct flow_key *key, struct flow *flow)
 {
 	struct flow reply = *flow;
 	struct flow_key twin;
 
+	if (is_moving())
+		return DROP_moving;
 	flow_forget(key);
 	reply.to = reversed(&key->t);
 	twin = twin_key(key, &flow->to);
 	if (!claim_tuple(&twin, &reply)) {
 		if (!claim_other_port(&twin, &reply))
-			return false;
+			return DROP_no_port;
 		flow->to.sport = twin.t.dport;
 	}
 	if (transient_flows.update(key, flow)) {
 		transient_replies.delete(&twin);
-		return false;
+		return DROP_no_port;
 	}
-	return true;
+	return REASON_NONE;
 }
 
 /* Whether a packet that is not balanced would meet a living flow at the task. A dead one's entries

@@ -76,6 +76,8 @@
 #define FRAGMENT_TIMEOUT_NS (30 * SECOND_NS)
 /* How many source ports a flow tries before it gives up. */
 #define CLAIM_TRIES 16
+/* How long nothing begins at most while flows move: an agent may die over it. */
+#define MOVING_NS (10 * SECOND_NS)
 /* How long the next hop towards a node is believed. */
 #define NEXT_HOP_NS (1 * SECOND_NS)
 

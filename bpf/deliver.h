@@ -21,6 +21,7 @@ static __always_inline enum reason deliver_open(const struct packet *p, struct f
 {
 	struct frontend *frontend = port_frontend(p->t.dport, p->protocol);
 	struct backend *backend = backends.lookup(&id);
+	enum reason why;
 
 	if (!id) /* none of this node: what begins a flow is told so, where nobody else is ready */
 		return frontend && may_begin(p) ? DROP_no_backend : DROP_not_local;
@@ -37,8 +38,9 @@ static __always_inline enum reason deliver_open(const struct packet *p, struct f
 	flow->to.dport = frontend->target_port;
 	if (backend->gateway_address == p->t.saddr)
 		flow->to.saddr = p->t.daddr; /* a task balanced to itself */
-	if (!flow_claim(key, flow))
-		return DROP_no_port;
+	why = flow_claim(key, flow);
+	if (why)
+		return why;
 	count_new_flow(flow->frontend, flow->backend);
 	return REASON_NONE;
 }

@@ -121,8 +121,8 @@ static __always_inline enum reason entry_kernels(const struct packet *p, struct 
 {
 	enum reason why = kernels_flow(p);
 
-	if (!why)
-		return REASON_NONE;
+	if (!why || why == DROP_moving)
+		return why;
 	if (!may_begin(p) && (entry_find(key) || flow_find(key)))
 		return REASON_NONE;
 	/* What an ended flow has left: the kernel's would be taken for it. */

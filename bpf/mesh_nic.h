@@ -127,7 +127,7 @@ static __always_inline int nic_enter(struct __sk_buff *skb, struct packet *p)
 
 	if (why == DROP_no_backend)
 		return refuse_back(skb, p, why);
-	if (why == DROP_not_allowed)
+	if (why == DROP_not_allowed || why == DROP_moving)
 		return leave(why, TC_ACT_SHOT);
 	if (why)
 		return leave(why, TC_ACT_UNSPEC);

@@ -81,14 +81,17 @@ static __always_inline int task_to_remote(struct __sk_buff *skb, const struct pa
 	struct flow flow = { .to = p->t, .flags = FLOW_VIA_KERNEL };
 	struct flow_key key = flow_key_of(p, 0);
 	struct flow *known = flow_find(&key);
+	enum reason why;
 
 	flow.to.daddr = backend->vtep;
 	flow.seen_ns = bpf_ktime_get_coarse_ns();
 	if (known && known->to.daddr == flow.to.daddr && !flow_restarts(p, known->flags)) {
 		known = flow_track(p, &key, known, TO_BACKEND);
 		flow.to = known->to;
-	} else if (!flow_claim(&key, &flow)) {
-		return leave(DROP_no_port, TC_ACT_SHOT);
+	} else {
+		why = flow_claim(&key, &flow);
+		if (why)
+			return leave(why, TC_ACT_SHOT);
 	}
 	if (nat_rewrite(skb, p, &flow.to))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
@@ -104,14 +107,16 @@ static __always_inline int task_direct(struct __sk_buff *skb, const struct packe
 {
 	struct flow flow = { .to = p->t, .flags = FLOW_DIRECT | flags };
 	struct flow *known = flow_find(key);
+	enum reason why;
 
 	flow.seen_ns = bpf_ktime_get_coarse_ns();
 	if (known && (known->flags & FLOW_DIRECT) && !flow_restarts(p, known->flags)) {
 		known = flow_track(p, key, known, TO_BACKEND);
 		flow.to = known->to;
 	} else if (is_syn(p) || flow_in_the_way(key, &flow)) {
-		if (!flow_claim(key, &flow))
-			return leave(DROP_no_port, TC_ACT_SHOT);
+		why = flow_claim(key, &flow);
+		if (why)
+			return leave(why, TC_ACT_SHOT);
 	}
 	if (nat_rewrite(skb, p, &flow.to))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
@@ -128,7 +133,7 @@ static __always_inline int task_request(struct __sk_buff *skb, const struct pack
 
 	if (why == DROP_no_backend)
 		return refuse_back(skb, p, why);
-	if (why == DROP_not_allowed)
+	if (why == DROP_not_allowed || why == DROP_moving)
 		return leave(why, TC_ACT_SHOT);
 	if (why == HANDBACK_foreign_address) {
 		int verdict = task_direct(skb, p, &key, FLOW_VIA_KERNEL);

@@ -25,7 +25,8 @@
 	X(no_surrogate)     /* none is free for an IPv6 client, or it has been forgotten */        \
 	X(surrogate_source) /* IPv4 from an address that stands for IPv6 clients */                \
 	X(ipv6_fragment)    /* a fragment of an answer to an IPv6 client */                        \
-	X(no_icmp6)         /* an ICMP message for an IPv6 client that ICMPv6 does not know */
+	X(no_icmp6)         /* an ICMP message for an IPv6 client that ICMPv6 does not know */     \
+	X(moving)           /* begins a flow while all flows move to other maps: is sent again */
 
 #define HANDBACK_REASONS(X)                                                                        \
 	X(not_ipv4)        /* IPv6, ARP for others, anything else */                               \

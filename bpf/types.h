@@ -257,6 +257,7 @@ enum mode {
 	MODE_UNSET = 0,
 	MODE_SERVING = 1,
 	MODE_GIVING_BACK = 2, /* new flows are left to the kernel, known ones go on */
+	MODE_MOVING = 3,      /* to other maps: nothing begins, known flows go on */
 };
 
 /* What all programs are told while they run. Times are those of CLOCK_MONOTONIC. */

@@ -25,6 +25,7 @@ static __always_inline enum reason vip_balance(const struct packet *p, struct fl
 {
 	__u32 id = schedule_choose(frontend, p->t.saddr, flow_hash(p));
 	struct backend *backend;
+	enum reason why;
 
 	if (!id)
 		return DROP_no_backend;
@@ -39,8 +40,9 @@ static __always_inline enum reason vip_balance(const struct packet *p, struct fl
 	flow->to.daddr = backend->address;
 	if (backend->address == p->t.saddr)
 		flow->to.saddr = p->t.daddr;
-	if (!flow_claim(key, flow))
-		return DROP_no_port;
+	why = flow_claim(key, flow);
+	if (why)
+		return why;
 	count_new_flow(flow->frontend, flow->backend);
 	live_begin(flow->backend, flow->flags);
 	return REASON_NONE;
@@ -126,12 +128,14 @@ static __always_inline int vip_open_direct(struct __sk_buff *skb, const struct p
 					   struct flow_key *key)
 {
 	struct flow flow = { .to = p->t, .flags = FLOW_DIRECT };
+	enum reason why;
 
 	flow.seen_ns = bpf_ktime_get_coarse_ns();
 	if (!is_syn(p) && !flow_in_the_way(key, &flow))
 		return leave(HANDBACK_no_frontend, TC_ACT_UNSPEC);
-	if (!flow_claim(key, &flow))
-		return leave(DROP_no_port, TC_ACT_SHOT);
+	why = flow_claim(key, &flow);
+	if (why)
+		return leave(why, TC_ACT_SHOT);
 	return vip_direct(skb, p, &flow);
 }
 
@@ -153,6 +157,8 @@ static __always_inline int vip_new_flow(struct __sk_buff *skb, const struct pack
 	if (vip_has_lost_backend(p, key))
 		return refuse_back(skb, p, DROP_backend_gone);
 	why = kernels_flow(p);
+	if (why == DROP_moving)
+		return leave(why, TC_ACT_SHOT);
 	if (why) {
 		/* What an ended flow has left: the kernel's would be taken for it. */
 		flow_forget(key);

@@ -22,6 +22,7 @@ class Mode(IntEnum):
     UNSET = 0
     SERVING = 1
     GIVING_BACK = 2
+    MOVING = 3
 
 
 class RunSettings(Frozen, frozen=True, omit_defaults=False):
@@ -42,6 +43,8 @@ def served(before: RunSettings, now_ns: int, grace_s: float, *, relieved: bool) 
     """
     if before.mode is Mode.SERVING:
         return before
+    if before.mode is Mode.MOVING:  # an agent has died over it
+        return RunSettings(Mode.SERVING, before.since_ns, before.takeover_until_ns)
     grace_ns = 0 if relieved else min(int(grace_s * SECOND_NS), now_ns)
     return RunSettings(Mode.SERVING, now_ns, now_ns + grace_ns)
 
@@ -51,6 +54,14 @@ def given_back(before: RunSettings, now_ns: int) -> RunSettings:
     if before.mode is Mode.GIVING_BACK:
         return before
     return RunSettings(Mode.GIVING_BACK, now_ns, 0)
+
+
+def moved(before: RunSettings, now_ns: int) -> RunSettings:
+    """Return the settings of a node whose flows are just being moved to other maps.
+
+    Nothing begins meanwhile, and known flows go on. It ends by itself: MOVING_NS in bpf/config.h.
+    """
+    return RunSettings(Mode.MOVING, now_ns, before.takeover_until_ns)
 
 
 def seconds_left(settings: RunSettings, now_ns: int) -> float:

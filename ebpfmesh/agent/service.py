@@ -13,6 +13,7 @@ import structlog
 import ebpfmesh
 from ebpfmesh.agent.answers import Answers
 from ebpfmesh.agent.detach import detach_strays
+from ebpfmesh.agent.follow import Follower
 from ebpfmesh.agent.http import serve_metrics, serve_socket
 from ebpfmesh.agent.hubrole import HubRole
 from ebpfmesh.agent.journal import Journal
@@ -28,7 +29,9 @@ from ebpfmesh.datapath.datapath import (
     Datapath,
     attach_sockets,
     begin_serving,
+    end_move,
     open_datapath,
+    take_place,
 )
 from ebpfmesh.datapath.errors import DatapathError
 from ebpfmesh.datapath.links import link_changes
@@ -145,6 +148,9 @@ class Agent:
             port = info.data_path_port
         datapath = open_datapath(config, viewer.device(), info.node_addr, port)
         attacher = Attacher(datapath.module, XdpPolicy(config.xdp))
+        if datapath.move:
+            follow = Follower(attacher, viewer.everywhere())
+            take_place(datapath, config, follow.load, follow.attach)
         ids = Ids(
             max_frontends=config.max_frontends,
             max_services=config.max_services,
@@ -159,6 +165,8 @@ class Agent:
             log.info("programs.detached", role=stray.role, link=stray.name)
         if not attach_sockets(datapath):
             log.warning("agent.no_cgroup2", effect="localhost:PORT is not balanced")
+        if datapath.move:
+            end_move(datapath)
         return datapath, reconciler
 
     async def _serve(self, stack: contextlib.AsyncExitStack) -> None:

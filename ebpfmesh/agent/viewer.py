@@ -64,6 +64,11 @@ class Viewer:
         host = look_at_host()
         return frozenset(self._host_attachments(host, self._device_of(host)))
 
+    def everywhere(self) -> list[Attachment]:
+        """Where programs belong, those of the overlay networks included."""
+        host = look_at_host()
+        return self._attachments(host, self._device_of(host))
+
     def look(
         self, containers: Sequence[LocalContainer], known: Mapping[str, BackendState]
     ) -> LocalView:

@@ -70,6 +70,7 @@ class Facts(Frozen, frozen=True):
     mounts: tuple[Mount, ...]
     bcc: str
     missing_headers: str
+    compiled: bool
     swarm: SwarmFacts
     links: tuple[LinkFacts, ...] | None
     filters: tuple[Filter, ...]

@@ -15,6 +15,7 @@ from typing import Any
 
 from ebpfmesh.check.facts import Facts, Filter, LinkFacts, Mount, SwarmFacts
 from ebpfmesh.config import Config
+from ebpfmesh.datapath.shipped import shipped
 from ebpfmesh.hub.errors import HubError
 from ebpfmesh.hub.tls import Certificates
 from ebpfmesh.swarm import SwarmClient, SwarmError
@@ -37,6 +38,7 @@ def probe(config: Config, *, agent: bool) -> Facts:
         mounts=mounts(_text("/proc/self/mounts")),
         bcc=_bcc(),
         missing_headers=_missing_headers(),
+        compiled=_compiled(),
         swarm=swarm,
         links=links,
         filters=_filters(device),
@@ -95,6 +97,14 @@ def _bcc() -> str:
     for place in (spec and spec.submodule_search_locations) or ():
         return place if (Path(place) / "libbcc.py").exists() else _FOREIGN_BCC
     return ""
+
+
+def _compiled() -> bool:
+    """Whether the programs came compiled with the package."""
+    try:
+        return shipped().is_file()
+    except OSError:
+        return False
 
 
 def _missing_headers() -> str:

@@ -91,6 +91,16 @@ class Attacher:
             place = f"{attachment.name} in {attachment.netns or 'the node'}"
             raise kind(f"{attachment.role} programs at {place}: {error}") from error
 
+    def load(self, attachment: Attachment) -> None:
+        """Loads what `attach` will put there, so that this takes no time."""
+        role = Role(attachment.role)
+        for name in _HOOKS[role].values():
+            self._program(name, attachment.vni)
+        if role in {Role.NIC, Role.EDGE}:
+            self._program(_IP6_PROGRAM, attachment.vni)
+        if role is Role.NIC:
+            self._module.program(_XDP_PROGRAM, XDP)
+
     @staticmethod
     def _announce(attachment: Attachment, vips: Mapping[str, str]) -> None:
         if not vips:
@@ -149,6 +159,16 @@ def _remove_own_xdp(links: Links, ifindex: int) -> None:
     """XDP sends on by the NIC that it is on alone: only the one to the other nodes has it."""
     if not _held_by_another(links, ifindex):
         links.remove_xdp(ifindex)
+
+
+def has_programs(attachment: Attachment) -> bool:
+    """Whether programs of ours are at a place; it may be gone meanwhile."""
+    try:
+        with links_of(attachment.netns) as links:
+            hooks = _HOOKS[Role(attachment.role)]
+            return any(links.has_filter(attachment.ifindex, hook) for hook in hooks)
+    except OSError:
+        return False
 
 
 def detach(attachment: Attachment) -> bool:

@@ -25,8 +25,9 @@ from ebpfmesh.datapath.object import (
     loads,
     seal,
 )
-from ebpfmesh.datapath.objects import shipped, write
+from ebpfmesh.datapath.objects import write
 from ebpfmesh.datapath.shim import make_shim
+from ebpfmesh.datapath.shipped import shipped
 from ebpfmesh.datapath.source import (
     amalgamate,
     entry_points,
@@ -34,6 +35,7 @@ from ebpfmesh.datapath.source import (
     map_names,
     node_constants,
     pinned_maps,
+    reasons,
     sizes,
     source_dir,
 )
@@ -65,6 +67,7 @@ def compiled(directory: Path) -> Object:
             _program(name, bpf.dump_func(name.encode()), fds, places)
             for name in entry_points(directory)
         ),
+        reasons=reasons(directory),
     )
 
 

@@ -4,15 +4,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ebpfmesh.config import Config
-from ebpfmesh.datapath.cgroup import attach_socket_programs, cgroup_root, netns_cookie
+from ebpfmesh.datapath.cgroup import (
+    attach_socket_programs,
+    cgroup_root,
+    detach_socket_programs,
+    netns_cookie,
+)
 from ebpfmesh.datapath.counters import Counters
 from ebpfmesh.datapath.discover import Device
+from ebpfmesh.datapath.errors import DatapathError, LoadError
+from ebpfmesh.datapath.known import coming, going, save, shapes_of, to_move
 from ebpfmesh.datapath.loader import Module
 from ebpfmesh.datapath.maps import Maps, address_to_int
+from ebpfmesh.datapath.move import Move, remove
 from ebpfmesh.datapath.objects import load_object
 from ebpfmesh.datapath.source import layout_version, source_dir
 from ebpfmesh.takeover import RunSettings, served
@@ -20,7 +29,10 @@ from ebpfmesh.takeover import RunSettings, served
 
 @dataclass(frozen=True)
 class Datapath:
-    """The loaded programs and what belongs to them; `pin_dir` is that of this layout."""
+    """The loaded programs and what belongs to them; `pin_dir` is that of this layout.
+
+    `move` is set where the maps are new ones, to which `take_place` has to move what others hold.
+    """
 
     module: Module
     maps: Maps
@@ -29,6 +41,12 @@ class Datapath:
     layout: int
     pin_dir: Path
     cgroup: str
+    move: Move | None = None
+
+
+def shapes_file(config: Config) -> Path:
+    """Where it is written what the pinned maps look like."""
+    return Path(config.state_dir) / "maps.shapes"
 
 
 def object_cache(config: Config) -> Path:
@@ -68,9 +86,16 @@ def open_datapath(config: Config, device: Device, vtep: str, vxlan_port: int) ->
     Blocks for about a second; the first time, until the programs are compiled. Raises `LoadError`.
     """
     made = load_object(object_cache(config))
+    values = defines(config, device, vtep, vxlan_port)
     pin_dir = Path(config.pin_dir) / str(made.layout)
-    module = Module(made, defines(config, device, vtep, vxlan_port), pin_dir)
+    cgroup = config.cgroup or cgroup_root(Path("/proc/self/mounts").read_text())
+    _tidy(pin_dir, cgroup)
+    wanted = shapes_of(made, values, pin_dir)
+    old = to_move(shapes_file(config), wanted)
+    module = Module(made, values, coming(pin_dir) if old else pin_dir)
     module.fill_programs()
+    if not old:
+        save(shapes_file(config), wanted)
     return Datapath(
         module=module,
         maps=Maps(module),
@@ -78,8 +103,52 @@ def open_datapath(config: Config, device: Device, vtep: str, vxlan_port: int) ->
         device=device,
         layout=made.layout,
         pin_dir=pin_dir,
-        cgroup=config.cgroup or cgroup_root(Path("/proc/self/mounts").read_text()),
+        cgroup=cgroup,
+        move=Move(old, module, wanted) if old else None,
     )
+
+
+def take_place(
+    datapath: Datapath, config: Config, load: Callable[[], None], attach: Callable[[], None]
+) -> None:
+    """Moves what the old maps hold to those of `datapath`; see `Move.run`.
+
+    If it fails the old ones serve as before. Raises `LoadError`.
+    """
+    move, home = datapath.move, datapath.pin_dir
+    assert move is not None
+    try:
+        move.run(load, attach)
+    except (DatapathError, OSError) as error:
+        remove(coming(home))
+        raise LoadError(f"the maps in {move.old_dir} were not moved: {error}") from error
+    if move.old_dir == home:
+        home.rename(going(home))
+    coming(home).rename(home)
+    save(shapes_file(config), move.new)
+
+
+def end_move(datapath: Datapath) -> None:
+    """Removes the old maps, when no program of theirs is attached but those at the sockets."""
+    move, home = datapath.move, datapath.pin_dir
+    assert move is not None
+    old = going(home) if move.old_dir == home else move.old_dir
+    if datapath.cgroup:
+        detach_socket_programs(datapath.cgroup, old)
+    move.finish()
+    move.close()
+    remove(old)
+
+
+def _tidy(home: Path, cgroup: str) -> None:
+    """What a move has left that did not come to its end."""
+    if going(home).exists():
+        if not home.exists() and coming(home).exists():
+            coming(home).rename(home)
+        if cgroup:
+            detach_socket_programs(cgroup, going(home))
+    remove(coming(home))
+    remove(going(home))
 
 
 def open_pinned(config: Config) -> Module | None:

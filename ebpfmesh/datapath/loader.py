@@ -9,11 +9,12 @@ from array import array
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 from bcc import BPF
 
 from ebpfmesh.datapath import crc32c, kernel
 from ebpfmesh.datapath.errors import LoadError
-from ebpfmesh.datapath.object import MapSpec, Object, instructions
+from ebpfmesh.datapath.object import Entries, MapSpec, Object, instructions
 from ebpfmesh.datapath.pinned import Shape, check_shape, shape_of
 from ebpfmesh.datapath.table import Table
 
@@ -28,6 +29,19 @@ _HANDED_OVER_TO = ("nic_from_ip6", "nic_to_ip6", "nic_outer_error")
 
 # The template of the Maglev tables: the one map whose value's length is a setting.
 _TEMPLATE, _TABLE_SIZE = "maglev_template", "MAGLEV_SIZE"
+
+
+def sized(made: Object, values: Mapping[str, int]) -> dict[str, MapSpec]:
+    """The maps, by name, with the sizes that they have on a node with these values."""
+    known = {**made.constants, **made.sizes, **values}
+    return {
+        spec.name: msgspec.structs.replace(
+            spec,
+            value_size=4 * known[_TABLE_SIZE] if spec.name == _TEMPLATE else spec.value_size,
+            entries=Entries(spec.entries.of(known)),
+        )
+        for spec in made.maps
+    }
 
 
 class Module:
@@ -47,11 +61,12 @@ class Module:
             raise ValueError(f"bpf/config.h has no {', '.join(sorted(unknown))}")
         self._object = made
         self._values = {**made.constants, **made.sizes, **values}
+        self._shapes = sized(made, values)
         self._tables: dict[str, Table] = {}
         self._loaded: dict[tuple[str, int], int] = {}
         pin_dir.mkdir(parents=True, exist_ok=True)
         try:
-            for spec in made.maps:
+            for spec in self._shapes.values():
                 self._tables[spec.name] = self._open(spec, pin_dir)
         except OSError as error:
             raise LoadError(f"the maps in {pin_dir} were not opened: {error}") from error
@@ -59,7 +74,7 @@ class Module:
 
     def _open(self, spec: MapSpec, pin_dir: Path) -> Table:
         """Takes a map over, or makes it. Raises `LayoutMismatch`, `OSError`."""
-        wanted = self._shape(spec)
+        wanted = Shape(spec.key_size, spec.value_size, spec.entries.times)
         pin = pin_dir / spec.name
         if spec.pinned and pin.exists():
             fd = kernel.open_pinned(pin)
@@ -77,10 +92,6 @@ class Module:
             if spec.pinned:
                 kernel.pin(fd, pin)
         return Table(spec, fd, wanted.value_size, wanted.max_entries)
-
-    def _shape(self, spec: MapSpec) -> Shape:
-        value_size = 4 * self._values[_TABLE_SIZE] if spec.name == _TEMPLATE else spec.value_size
-        return Shape(spec.key_size, value_size, spec.entries.of(self._values))
 
     def _write_constants(self) -> None:
         """Before any program is loaded: they take them for granted."""

@@ -16,9 +16,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from ebpfmesh.datapath.errors import ObjectDamaged
-
-# Goes up with every change of what a file holds: another one's is not read.
-FORMAT = 1
+from ebpfmesh.datapath.shipped import FORMAT
 
 _MAGIC = b"ebpfmesh object\n"
 _DIGEST_SIZE = hashlib.sha256().digest_size
@@ -69,13 +67,17 @@ class ProgramSpec(msgspec.Struct, frozen=True):
 
 
 class Object(msgspec.Struct, frozen=True):
-    """All programs and maps; `constants` and `sizes` have what holds where nothing is said."""
+    """All programs and maps; `constants` and `sizes` have what holds where nothing is said.
+
+    `reasons` is index in the map of that name -> kind and name.
+    """
 
     layout: int
     constants: dict[str, int]
     sizes: dict[str, int]
     maps: tuple[MapSpec, ...]
     programs: tuple[ProgramSpec, ...]
+    reasons: dict[int, tuple[str, str]]
 
     def program(self, name: str) -> ProgramSpec:
         """The program of that name. Raises `KeyError`."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -19,9 +17,10 @@ import structlog
 from bcc import __version__ as bcc_version
 
 from ebpfmesh.datapath.errors import LoadError, ObjectDamaged
-from ebpfmesh.datapath.object import FORMAT, Object, unseal
+from ebpfmesh.datapath.object import Object, unseal
 from ebpfmesh.datapath.shim import headers
-from ebpfmesh.datapath.source import amalgamate, source_dir
+from ebpfmesh.datapath.shipped import digest, programs, shipped
+from ebpfmesh.datapath.source import source_dir
 
 log = structlog.get_logger(__name__)
 
@@ -29,21 +28,11 @@ _KEPT = 3  # of different programs: an agent that is put back to an earlier vers
 _LAST_WORDS = 2000  # characters of what the compiler says
 
 
-def shipped(directory: Path) -> Path:
-    """Where an object of the programs in `directory` lies that came with the package.
-
-    Its name tells the programs, not who compiled them: instructions are the same to every kernel.
-    """
-    return (
-        Path(__file__).resolve().parents[1] / "objects" / f"{_digest(_programs(directory))}.object"
-    )
-
-
 def cached(cache: Path, directory: Path) -> Path:
     """Where an object lies that was compiled here, of these programs, by this bcc and headers."""
-    made_of = [_programs(directory), bcc_version.encode()]
+    made_of = [programs(directory), bcc_version.encode()]
     made_of += [path.read_bytes() for path in headers()]
-    return cache / f"{_digest(*made_of)}.object"
+    return cache / f"{digest(*made_of)}.object"
 
 
 def load_object(cache: Path, directory: Path | None = None) -> Object:
@@ -72,15 +61,6 @@ def write(path: Path, data: bytes) -> None:
         except BaseException:
             Path(new.name).unlink()
             raise
-
-
-def _digest(*parts: bytes) -> str:
-    each = b"".join(hashlib.sha256(part).digest() for part in parts)
-    return hashlib.sha256(each).hexdigest()[:32]
-
-
-def _programs(directory: Path) -> bytes:
-    return f"{FORMAT} {platform.machine()}\n{amalgamate(directory)}".encode()
 
 
 @contextlib.contextmanager

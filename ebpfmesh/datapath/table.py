@@ -44,7 +44,7 @@ class Table(MutableMapping[Any, Any]):
             self.sLeaf = ctypes.c_uint32 * (value_size // 4)
         per_cpu = spec.kind == _PER_CPU_ARRAY
         self.Leaf = self.sLeaf * possible_cpus() if per_cpu else self.sLeaf
-        self._is_array = spec.kind in _ARRAYS
+        self.is_array = spec.kind in _ARRAYS
 
     def __getitem__(self, key: Any) -> Any:
         leaf = self.Leaf()
@@ -62,7 +62,7 @@ class Table(MutableMapping[Any, Any]):
             raise KeyError(key)
 
     def __iter__(self) -> Iterator[Any]:
-        if self._is_array:
+        if self.is_array:
             yield from map(self.Key, range(self.max_entries))
             return
         key = self.Key()

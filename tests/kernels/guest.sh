@@ -25,6 +25,9 @@ say() {
 	echo "guest: $*, up $(cut -d . -f 1 /proc/uptime) s"
 }
 
+# Compiled once, for all.
+export EBPFMESH_OBJECT_DIR=/tmp/objects
+
 say "$(uname -r), $(python3 --version)"
 python3 -m tests.kernels.measure results/programs.json
 say "programs loaded"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import re
 import sys
 import tempfile
@@ -81,7 +82,7 @@ def measure() -> list[Measured]:
     """Every entry point of bpf/ebpfmesh.c, in every variant."""
     entries = _ENTRY.findall((source_dir() / MAIN).read_text())
     with tempfile.TemporaryDirectory() as cache:
-        made = load_object(Path(cache))
+        made = load_object(Path(os.environ.get("EBPFMESH_OBJECT_DIR") or cache))
     found = []
     for variant, defines in VARIANTS.items():
         with tempfile.TemporaryDirectory(dir="/sys/fs/bpf") as pins:

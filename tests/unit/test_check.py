@@ -27,6 +27,7 @@ GOOD = Facts(
     ),
     bcc="/usr/lib/python3/dist-packages/bcc",
     missing_headers="",
+    compiled=False,
     swarm=SwarmFacts(address="192.0.2.11", manager=True, engine_version="20.10.24"),
     links=(LinkFacts("lo", 65536, ("127.0.0.1",)), ETH0),
     filters=(),
@@ -103,6 +104,12 @@ def test_what_works_less_well_is_a_warning(facts: Facts, subject: str, todo: str
     verdict = found(facts, subject)
     assert verdict.level is Level.WARNING
     assert todo in verdict.todo
+    assert passed(judge(facts, Config()))
+
+
+def test_programs_that_came_compiled_need_no_headers() -> None:
+    facts = but(missing_headers="/usr/include/linux", compiled=True)
+    assert found(facts, "headers").level is Level.OK
     assert passed(judge(facts, Config()))
 
 

@@ -8,7 +8,6 @@ import struct
 import msgspec
 import pytest
 
-from ebpfmesh.datapath import object as objects
 from ebpfmesh.datapath.errors import ObjectDamaged
 from ebpfmesh.datapath.object import (
     MAP_FD,
@@ -43,7 +42,8 @@ MAP = MapSpec(
     key='"unsigned int"',
     value='"unsigned long long"',
 )
-OBJECT = Object(2, {"COOKIE": 0, "MTU": 1500}, {"MAX_FLOWS": 10}, (MAP,), (PROGRAM,))
+CONSTANTS, REASONS = {"COOKIE": 0, "MTU": 1500}, {1: ("drop", "no_port")}
+OBJECT = Object(2, CONSTANTS, {"MAX_FLOWS": 10}, (MAP,), (PROGRAM,), REASONS)
 
 
 def test_what_loads_64_bits_is_found() -> None:
@@ -95,7 +95,7 @@ def test_a_file_that_was_cut_is_noticed(length: int) -> None:
 
 def test_another_format_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     data = seal(OBJECT)
-    monkeypatch.setattr(objects, "FORMAT", objects.FORMAT + 1)
+    monkeypatch.setattr("ebpfmesh.datapath.object.FORMAT", 99)
     with pytest.raises(ObjectDamaged, match="format"):
         unseal(data)
 

@@ -13,9 +13,10 @@ from structlog.testing import capture_logs
 from ebpfmesh.datapath import objects
 from ebpfmesh.datapath.errors import LoadError
 from ebpfmesh.datapath.object import Object, seal
-from ebpfmesh.datapath.objects import cached, load_object, shipped, write
+from ebpfmesh.datapath.objects import cached, load_object, write
+from ebpfmesh.datapath.shipped import shipped
 
-OBJECT = Object(2, {"MTU": 1500}, {"MAX_FLOWS": 10}, (), ())
+OBJECT = Object(2, {"MTU": 1500}, {"MAX_FLOWS": 10}, (), (), {})
 
 
 @pytest.fixture
@@ -58,12 +59,12 @@ def test_changed_programs_are_compiled(cache: Path, programs: Path, compiled: li
     assert len(compiled) == 2
 
 
-@pytest.mark.parametrize("what", ["bcc_version", "headers", "FORMAT"])
+@pytest.mark.parametrize("what", ["bcc_version", "headers"])
 def test_the_name_tells_what_it_was_made_of(
     monkeypatch: pytest.MonkeyPatch, cache: Path, programs: Path, what: str
 ) -> None:
     before = cached(cache, programs)
-    other = {"bcc_version": "0", "headers": lambda: [programs / "ebpfmesh.c"], "FORMAT": 0}
+    other = {"bcc_version": "0", "headers": lambda: [programs / "ebpfmesh.c"]}
     monkeypatch.setattr(objects, what, other[what])
     assert cached(cache, programs) != before
 
