@@ -17,7 +17,6 @@ from ..traffic import CLIENT, MB
 from .conftest import Steady
 
 SIZE = 50 * MB
-FEW = 3 * MB
 DATAGRAM = 8000
 IP_UDP = 28
 TUNNEL = 50
@@ -47,36 +46,6 @@ def test_bulk_to_a_client_of_another_mtu(steady: Steady, mtu: int) -> None:
     with client_mtu(steady, mtu):
         for target in steady.mesh:
             steady.world.load.bulk(CLIENT, target, SIZE).assert_intact(SIZE)
-
-
-@contextmanager
-def node_mtu(steady: Steady, node: str, mtu: int) -> Iterator[None]:
-    """Both ends of a node's cable. An agent looks at it when it starts."""
-    lab = steady.world.lab
-
-    def change(to: int) -> None:
-        lab.run("lan", ["ip", "link", "set", node, "mtu", str(to)])
-        lab.run(node, ["ip", "link", "set", "eth0", "mtu", str(to)])
-        lab.stop_agent(node)
-        steady.world.agents.start(node)
-
-    change(mtu)
-    try:
-        yield
-    finally:
-        change(MTU)
-
-
-@pytest.mark.timeout(240)  # programs are compiled twice
-def test_bulk_between_nodes_of_different_mtus(steady: Steady) -> None:
-    """The LAN has no router to tell: each way has to be right from the first segment on."""
-    with node_mtu(steady, "node2", 1400):
-        for target in steady.mesh:
-            met: set[str] = set()
-            while met != steady.hosts:
-                bulk = steady.world.load.bulk(CLIENT, target, FEW)
-                bulk.assert_intact(FEW)
-                met.add(bulk.host)
 
 
 def test_datagrams_in_fragments(steady: Steady) -> None:
