@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 import structlog
+from msgspec.structs import replace
 
 from ebpfmesh.agent.deathwatch import DeathWatch
 from ebpfmesh.agent.ingresswatch import IngressWatch
@@ -173,10 +174,18 @@ class Keeper:
                 self._succeeded("maps")
 
     async def _look_and_sync(self, containers: list[LocalContainer]) -> None:
+        """First what is known already; then what a look at the node brings: that takes longer."""
+        if self.local is not None:
+            self.local = self._with_news(self.local, containers)
+            await self._follow(self.local)
+        if self.local is None or self._local_stale:
+            await self._follow(await self._look(containers))
+
+    async def _follow(self, local: LocalView) -> None:
         began = time.monotonic()
         origins = self.convergence.take()
         try:
-            steps = await self._sync(containers, self.mesh)
+            steps = await self._sync(self.mesh, local)
         except BaseException:
             self.convergence.put_back(origins)
             raise
@@ -185,8 +194,7 @@ class Keeper:
             took_ms = self.convergence.observe(origins, time.time_ns())
             log.info("maps.synced", steps=steps, state=self.mesh.version, after_ms=took_ms)
 
-    async def _sync(self, containers: list[LocalContainer], mesh: MeshState) -> int:
-        local = await self._look(containers, mesh)
+    async def _sync(self, mesh: MeshState, local: LocalView) -> int:
         self._labels.look(mesh)
         self._ingress.look(mesh)
         whole = mesh.version > 0
@@ -198,11 +206,21 @@ class Keeper:
         self.synced |= whole
         return steps
 
-    async def _look(self, containers: list[LocalContainer], mesh: MeshState) -> LocalView:
-        """The node as it is; as it was seen last, if only the Swarm has changed."""
-        if self.local is not None and not self._local_stale and not self._starting:
-            return self.local
+    def _with_news(self, local: LocalView, containers: list[LocalContainer]) -> LocalView:
+        """The node as it was seen last, but for what has been told of its tasks since."""
+        listed = {container.task_id: container.state for container in containers}
+        known = self._starting | self._truth.states
+        tasks = {}
+        for key, task in local.tasks.items():
+            state = max(listed.get(key, task.state), known.get(key, BackendState.READY))
+            tasks[key] = task if state is task.state else replace(task, state=state)
+        self._tell(local := replace(local, tasks=tasks))
+        return local
+
+    async def _look(self, containers: list[LocalContainer]) -> LocalView:
+        """The node as it is."""
         self._local_stale = False
+        mesh = self.mesh
         try:
             self._starting = await self._look_at_starting(containers, mesh)
             known = self._starting | self._truth.states
@@ -212,14 +230,20 @@ class Keeper:
             raise
         self.local = local
         self._truth.forget(mesh.tasks.keys() | local.tasks.keys())
-        self._report(local.vtep, self._reported(local), self._origin_ns or self._first_start(local))
-        self._origin_ns = 0
+        self._note_starts(local)
+        self._tell(local)
         return local
 
-    def _first_start(self, local: LocalView) -> int:
-        """When the first of the tasks was started that are seen for the first time; 0: none is."""
+    def _tell(self, local: LocalView) -> None:
+        self._report(local.vtep, self._reported(local), self._origin_ns)
+        self._origin_ns = 0
+
+    def _note_starts(self, local: LocalView) -> None:
+        """Tasks that are seen for the first time have been there since they were started."""
         seen = [self._started_ns.pop(task) for task in local.tasks.keys() & self._started_ns.keys()]
-        return min(seen, default=0)
+        for started_ns in seen:
+            self.convergence.began(started_ns)
+        self._origin_ns = self._origin_ns or min(seen, default=0)
 
     async def _look_at_starting(
         self, containers: list[LocalContainer], mesh: MeshState

@@ -76,13 +76,18 @@ class FakeNode:
             cast(Worker, self._call),
             readiness=readiness,
             journal=Journal(self.actual),
-            report=lambda _, tasks, origin_ns: self.reports.append((tasks, origin_ns)),
+            report=self._report,
         )
 
     @staticmethod
     async def _call(function: Callable[..., Any], *args: object, **kwargs: object) -> Any:
         await asyncio.sleep(0)
         return function(*args, **kwargs)
+
+    def _report(self, _vtep: str, tasks: dict[str, BackendState], origin_ns: int) -> None:
+        """The hubs hear only of what is new."""
+        if not self.reports or tasks != self.reports[-1][0]:
+            self.reports.append((tasks, origin_ns))
 
     async def local_tasks(self) -> list[LocalContainer]:
         self.lists += 1
@@ -298,3 +303,22 @@ async def test_a_task_that_is_ready_when_it_is_first_seen_has_been_so_since_its_
         node.told("start")
         node.told("die")
         assert not node.keeper._started_ns
+
+
+@pytest.mark.asyncio
+async def test_news_are_followed_before_the_node_is_looked_at() -> None:
+    """That takes long where programs come and go: news of a task must not wait for it."""
+    async with running() as node:
+        await until(lambda: node.state is READY)
+        states: list[BackendState | None] = []
+        look = node.look
+
+        def slow(*args: Any) -> LocalView:
+            states.append(node.state)
+            return look(*args)
+
+        node.look = slow  # type: ignore[assignment,method-assign]
+        node.told("kill", signal="15")
+        await until(lambda: bool(states))
+        assert states[0] is STOPPING
+        assert node.converged() == 1
