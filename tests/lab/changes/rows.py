@@ -105,5 +105,4 @@ def short_rows() -> list[Row]:
     return [
         *(row for row in full_rows() if row.name.startswith(kept)),
         Row("scale 1, 6", NONE, acts.scale(1, 6)),
-        FLAP._replace(name="tables change, connections are held", act=acts.flap(15), held=100),
     ]
