@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +14,10 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from ebpfmesh.agent.follow import Follower
 from ebpfmesh.config import Config
 from ebpfmesh.datapath import datapath as opening
+from ebpfmesh.datapath.attach import Attacher, Role, XdpPolicy, detach
 from ebpfmesh.datapath.datapath import (
     Datapath,
     begin_serving,
@@ -27,6 +31,7 @@ from ebpfmesh.datapath.errors import LayoutMismatch, LoadError
 from ebpfmesh.datapath.object import Object
 from ebpfmesh.datapath.objects import load_object
 from ebpfmesh.datapath.source import source_dir
+from ebpfmesh.model import Attachment
 from ebpfmesh.takeover import Mode, given_back
 
 from .net import (
@@ -339,3 +344,36 @@ def test_what_a_move_has_left_is_tidied_up(start: Starts, config: Config, progra
     home.rename(home.with_name(f"{home.name}-old"))
     assert start(other, programs).module.table("flows").max_entries == 2048
     assert list(Path(config.pin_dir).iterdir()) == [home]
+
+
+def programs_at(link: str) -> set[str]:
+    """The filters of a link, by the names and numbers of their programs."""
+    shown = [
+        subprocess.run(
+            ["tc", "filter", "show", "dev", link, hook], check=True, capture_output=True, text=True
+        ).stdout
+        for hook in ("ingress", "egress")
+    ]
+    return set(re.findall(r"id (\d+)", "".join(shown)))
+
+
+def test_new_programs_take_the_places_of_old_ones_and_no_others(
+    start: Starts, config: Config, programs: Object
+) -> None:
+    place, other = (
+        Attachment(role=Role.OVERLAY, netns="", ifindex=ifindex(name), name=name, vni=VNI)
+        for name in ("gw0", "gw1")
+    )
+    Attacher(start(config, programs).module, XdpPolicy.OFF).attach(place)
+    try:
+        before = programs_at("gw0")
+        datapath = start(msgspec.structs.replace(config, max_flows=2048), programs)
+        follow = Follower(Attacher(datapath.module, XdpPolicy.OFF), [place, other])
+        take_place(datapath, config, follow.load, follow.attach)
+        end_move(datapath)
+        after = programs_at("gw0")
+        assert len(before) == len(after) == 2
+        assert before.isdisjoint(after)
+        assert not programs_at("gw1")
+    finally:
+        detach(place)
