@@ -53,6 +53,8 @@ _TRACKED = (
     *("transient_flows", "transient_replies", "transient_entries"),
     *("fragments", "surrogates"),
 )
+# What else they write. The rest is the agent's, and there is none meanwhile.
+_CHANGING = (*_TRACKED, *_COUNTERS, *_ORIGINS, "live", "turns")
 
 
 class Move:
@@ -88,7 +90,8 @@ class Move:
         _put_settings(self._old["settings"], moved(self._settings, halted))
         try:
             for name in names:
-                self._copy(name, began - _STALE_NS if name in _TRACKED else 0)
+                if name in _CHANGING:
+                    self._copy(name, began - _STALE_NS if name in _TRACKED else 0)
             self._copy_reasons()
         except BaseException:
             _put_settings(self._old["settings"], self._settings)

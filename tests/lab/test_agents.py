@@ -56,7 +56,7 @@ def maps(world: World, node: str) -> dict[str, object]:
     pins = world.lab.run(node, ["sh", "-c", f"ls -d {PIN_DIR}/*"]).stdout.split()
     assert len(pins) == 1
     return {
-        name: json.loads(world.lab.run(node, dump(f"{pins[0]}/{name}")).stdout)
+        name: sorted(json.loads(world.lab.run(node, dump(f"{pins[0]}/{name}")).stdout), key=str)
         for name in ("frontends", "pools", "backends")
     }
 
@@ -83,6 +83,31 @@ def test_killing_each_agent_in_turn_fails_no_request(world: World, vote: Vote) -
         for connection in held:
             assert connection.ask()["host"] == connection.opened["host"]
     assert {node: maps(world, node) for node in NODES} == before
+
+
+def test_moving_to_maps_of_another_size_in_turn_resets_no_connection(
+    world: World, vote: Vote
+) -> None:
+    mesh = world.every_node(8080)
+    before = {node: maps(world, node)["frontends"] for node in NODES}
+    other = {"max_flows": "131072"}
+    with ExitStack() as stack:
+        kept = [
+            stack.enter_context(world.corners.kept(place, target, count=100))
+            for place, target in [(vote.inside.place, vote.vip), *((CLIENT, t) for t in mesh)]
+        ]
+        outside = stack.enter_context(world.load.background(CLIENT, *mesh))
+        inside = stack.enter_context(world.load.background(vote.inside.place, vote.vip))
+        for node in NODES:
+            world.lab.stop_agent(node)
+            world.lab.start_agent(node, {"EBPFMESH_MAX_FLOWS": other["max_flows"]})
+            assert '"maps.moved"' in world.lab.node(node).agent_log.read_text()
+            for connections in kept:
+                assert connections.says() == connections.opened
+        assert len(outside.stop().assert_none_failed().host) == 2
+        assert len(inside.stop().assert_none_failed().host) == 2
+    assert {node: maps(world, node)["frontends"] for node in NODES} == before
+    world.agents.use(**other)  # so that the next test puts it back
 
 
 def test_without_any_agent_all_goes_on(world: World, vote: Vote) -> None:
