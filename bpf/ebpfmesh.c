@@ -32,7 +32,8 @@ int nic_xdp(struct xdp_md *ctx)
 int nic_ingress(struct __sk_buff *skb)
 {
 	sctp_begin(skb);
-	return sctp_finish(skb, mesh_nic(skb));
+	begin_from_ip6(skb);
+	return sctp_finish(skb, finish_from_ip6(skb, mesh_nic(skb)));
 }
 
 int nic_ip6(struct __sk_buff *skb)
@@ -40,10 +41,10 @@ int nic_ip6(struct __sk_buff *skb)
 	return mesh_ip6(skb);
 }
 
-/* Handed over to, by PROGRAM_FROM_IP6 and PROGRAM_TO_IP6. */
-int nic_from_ip6(struct __sk_buff *skb)
+/* Handed over to, by PROGRAM_REFUSE_IP6 and PROGRAM_TO_IP6. */
+int nic_refuse_ip6(struct __sk_buff *skb)
 {
-	return mesh_from_ip6(skb);
+	return mesh_refuse_ip6(skb);
 }
 
 int nic_to_ip6(struct __sk_buff *skb)

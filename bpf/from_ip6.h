@@ -143,7 +143,7 @@ static __always_inline int enter6(struct __sk_buff *skb, const struct packet6 *p
 		return leave(DROP_no_surrogate, TC_ACT_SHOT);
 	if (become_ip4(skb, &p->ip, address) || clamp6(skb, &p->ip))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
-	return hand_over(skb, PROGRAM_FROM_IP6);
+	return enter_as_ip4(skb);
 }
 
 /* Type and code of an ICMPv6 error in ICMP (RFC 7915, 5.2), 0 if it has no counterpart. */
@@ -243,7 +243,7 @@ static __always_inline int error6(struct __sk_buff *skb, struct packet6 *p)
 		return TC_ACT_UNSPEC;
 	if (error_becomes_ip4(skb, p, &old, kind, address))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
-	return hand_over(skb, PROGRAM_FROM_IP6);
+	return enter_as_ip4(skb);
 }
 
 /* tc ingress of the node's NICs, for IPv6 alone. What is not for a published port passes on, to
@@ -261,33 +261,19 @@ static __always_inline int mesh_ip6(struct __sk_buff *skb)
 	if (p.ip.next_header == PROTO_ICMP6)
 		return error6(skb, &p);
 	if (is_extension(p.ip.next_header) && is_nodes_ip6(&p.ip.daddr)) {
-		skb->cb[0] = COUNTED_ALREADY;
+		skb->cb[CB_COUNTED] = COUNTED_ALREADY;
 		return leave(HANDBACK_ipv6_extension, TC_ACT_UNSPEC);
 	}
 	return TC_ACT_UNSPEC;
 }
 
-/* What enter6() and error6() have made. The kernel must not see it: nobody there would know how to
- * answer a surrogate. A client of what cannot be balanced now is refused.
- */
-static __always_inline int mesh_from_ip6(struct __sk_buff *skb)
+/* What nic_ingress has found to be the kernel's: a client of what cannot be balanced now. */
+static __always_inline int mesh_refuse_ip6(struct __sk_buff *skb)
 {
-	struct packet p = {}, quoted = {};
-	enum reason why = parse_skb(skb, &p);
-	struct backend *backend;
-	int verdict;
+	struct packet p = {};
 
-	p.judged = true;
-	if (why == HANDBACK_other_protocol) {
-		backend = error_backend(skb, &p, &quoted);
-		return backend ? nic_error_on(skb, &p, &quoted, backend) :
-				 leave(DROP_backend_gone, TC_ACT_SHOT);
-	}
-	if (why)
+	if (parse_skb(skb, &p))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
-	verdict = nic_enter(skb, &p);
-	if (verdict != TC_ACT_UNSPEC)
-		return verdict;
 	return refuse(skb, &p) ? hand_over(skb, PROGRAM_TO_IP6) : TC_ACT_SHOT;
 }
 

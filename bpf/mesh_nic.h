@@ -168,6 +168,8 @@ static __always_inline int nic_error(struct __sk_buff *skb, const struct packet 
 	struct packet quoted = {};
 	struct backend *backend = error_backend(skb, p, &quoted);
 
+	if (!backend && is_from_ip6(skb))
+		return leave(DROP_backend_gone, TC_ACT_SHOT);
 	if (!backend && quoted.t.saddr == NODE_VTEP && quoted.protocol == IPPROTO_UDP &&
 	    quoted.t.dport == bpf_htons(VXLAN_PORT) && skb->ifindex == NIC_IFINDEX)
 		return hand_over(skb, PROGRAM_OUTER_ERROR);
@@ -182,9 +184,9 @@ static __always_inline int mesh_nic(struct __sk_buff *skb)
 	struct packet p = {};
 	struct tag tag = {};
 	enum reason why;
-	bool tagged = read_tag(skb, &tag);
+	bool tagged = !is_from_ip6(skb) && read_tag(skb, &tag);
 
-	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->cb[0] == COUNTED_ALREADY)
+	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->cb[CB_COUNTED] == COUNTED_ALREADY)
 		return TC_ACT_UNSPEC;
 	if (skb->protocol != bpf_htons(ETH_P_IP))
 		return leave(HANDBACK_not_ipv4, TC_ACT_UNSPEC);
@@ -194,14 +196,15 @@ static __always_inline int mesh_nic(struct __sk_buff *skb)
 		return leave(HANDBACK_truncated, TC_ACT_UNSPEC);
 	/* The tunnel ends at the NIC with the data-path address: nobody may forge a node elsewhere.
 	 */
-	if (!tagged && skb->ifindex == NIC_IFINDEX &&
+	if (!tagged && !is_from_ip6(skb) && skb->ifindex == NIC_IFINDEX &&
 	    is_wrapped((void *)(long)skb->data, (void *)(long)skb->data_end))
 		return nic_tunnel(skb);
 	why = parse_skb(skb, &p);
 	if (why == HANDBACK_ip_options && port_strip_options(skb))
 		why = parse_skb(skb, &p);
+	p.judged = is_from_ip6(skb);
 	/* Out of the tunnel, an entry node vouches for it. */
-	if (!tagged && is_surrogate(p.t.saddr))
+	if (!tagged && !p.judged && is_surrogate(p.t.saddr))
 		return leave(DROP_surrogate_source, TC_ACT_SHOT);
 	if (why == HANDBACK_other_protocol)
 		return nic_error(skb, &p);

@@ -12,8 +12,14 @@
 #define SURROGATE_TRIES 4
 /* What IPv6's header is longer than IPv4's. */
 #define IP6_EXTRA 20
-/* Left in the control block for the next program at the same hook. */
+/* Left in the control block for the next program at the same hook. Its first words are those of
+ * sctp.h.
+ */
+#define CB_FROM_IP6 2
+#define CB_COUNTED 3
 #define COUNTED_ALREADY 0xebf0c0de
+/* What comes from a wire or out of another namespace has no mark: nobody else can set this one. */
+#define FROM_IP6_MARK 0xebf0da06
 
 static __always_inline bool is_surrogate(__be32 address)
 {
@@ -116,6 +122,43 @@ static __always_inline int hand_over(struct __sk_buff *skb, enum program program
 {
 	programs.call(skb, program);
 	return leave(DROP_rewrite_failed, TC_ACT_SHOT);
+}
+
+/* What was made IPv4 goes on as if it had come in so. The control block keeps the packet's own
+ * mark.
+ */
+static __always_inline int enter_as_ip4(struct __sk_buff *skb)
+{
+	skb->cb[CB_FROM_IP6] = skb->mark;
+	skb->mark = FROM_IP6_MARK;
+	return hand_over(skb, PROGRAM_NIC);
+}
+
+/* The first thing that nic_ingress does. Said in the control block and not in a variable, of which
+ * the verifier would follow each value through all that is behind.
+ */
+static __always_inline void begin_from_ip6(struct __sk_buff *skb)
+{
+	bool from_ip6 = skb->mark == FROM_IP6_MARK;
+
+	if (from_ip6)
+		skb->mark = skb->cb[CB_FROM_IP6];
+	skb->cb[CB_FROM_IP6] = from_ip6;
+}
+
+/* Whether the packet in nic_ingress is one of an IPv6 client, who has been let in. */
+static __always_inline bool is_from_ip6(const struct __sk_buff *skb)
+{
+	asm volatile("" : "+r"(skb));
+	return skb->cb[CB_FROM_IP6] & 1;
+}
+
+/* The kernel must not see a packet from a surrogate, whom nobody there would know how to answer. */
+static __always_inline int finish_from_ip6(struct __sk_buff *skb, int verdict)
+{
+	if (verdict == TC_ACT_UNSPEC && is_from_ip6(skb))
+		return hand_over(skb, PROGRAM_REFUSE_IP6);
+	return verdict;
 }
 
 /* Back by the NIC that the client's packet came in by, with the Ethernet addresses swapped; to an

@@ -234,9 +234,10 @@ struct surrogate {
 
 /* Programs that others hand a packet over to. */
 enum program {
-	PROGRAM_FROM_IP6 = 0,
+	PROGRAM_REFUSE_IP6 = 0,
 	PROGRAM_TO_IP6 = 1,
 	PROGRAM_OUTER_ERROR = 2,
+	PROGRAM_NIC = 3,
 	PROGRAM_MAX,
 };
 

@@ -25,7 +25,7 @@ CGROUP_SOCK_ADDR = BPF.CGROUP_SOCK_ADDR
 _VNI = "ATTACHED_VNI"
 
 # By their place in `programs`: enum program in bpf/types.h.
-_HANDED_OVER_TO = ("nic_from_ip6", "nic_to_ip6", "nic_outer_error")
+_HANDED_OVER_TO = ("nic_refuse_ip6", "nic_to_ip6", "nic_outer_error", "nic_ingress")
 
 # The template of the Maglev tables: the one map whose value's length is a setting.
 _TEMPLATE, _TABLE_SIZE = "maglev_template", "MAGLEV_SIZE"

@@ -12,7 +12,7 @@ from scapy.packet import Packet
 from ebpfmesh.datapath.loader import TC, XDP, Module
 
 from .net import HERE, HERE_GATEWAY, HERE_TOO, HERE_TOO_GATEWAY, VNI
-from .prog_run import Flood, Result, SkbContext, XdpContext, run_skb, run_xdp
+from .prog_run import Flood, Result, SkbContext, XdpContext, run_filters, run_skb, run_xdp
 from .sandbox import ifindex
 from .world import Task, World
 
@@ -49,8 +49,14 @@ class Node(World):
         fd = self._programs.program("nic_ingress", TC)
         return run_skb(fd, bytes(packet), ifindex(device), gso_segs, gso_size, mark)
 
-    def nic_ip6(self, packet: Packet | bytes) -> Result:
-        return run_skb(self._programs.program("nic_ip6", TC), bytes(packet), ifindex("nic0"))
+    def nic_ip6(self, packet: Packet | bytes, mark: int = 0) -> Result:
+        fd = self._programs.program("nic_ip6", TC)
+        return run_skb(fd, bytes(packet), ifindex("nic0"), mark=mark)
+
+    def nic_filters(self, packet: Packet | bytes) -> Result:
+        """All that tc does at the NIC, in its order."""
+        fds = [self._programs.program(name, TC) for name in ("nic_ip6", "nic_ingress")]
+        return run_filters(fds, bytes(packet), ifindex("nic0"))
 
     def gateway_ingress(self, packet: Packet | bytes, device: str = "gw0", mark: int = 0) -> Result:
         fd = self._programs.program("gateway_ingress", TC)

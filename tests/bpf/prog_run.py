@@ -11,6 +11,7 @@ import errno
 import os
 import platform
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280}[platform.machine()]
@@ -105,11 +106,15 @@ class _MapBatch(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Result:
-    """What a program made of a packet. `metadata` lies in front of it (XDP only)."""
+    """What a program made of a packet.
+
+    `metadata` lies in front of it (XDP only); `mark` is what tc has left.
+    """
 
     verdict: int
     data: bytes
     metadata: bytes = b""
+    mark: int = 0
 
 
 def _bpf(command: int, attr: ctypes.Structure) -> int:
@@ -142,7 +147,18 @@ def run_skb(
 ) -> Result:
     """One run of a tc program."""
     context = SkbContext(ifindex=ifindex, gso_segs=gso_segs, gso_size=gso_size, mark=mark)
-    return Result(*_run(fd, data, context))
+    return Result(*_run(fd, data, context), mark=context.mark)
+
+
+def run_filters(fds: Sequence[int], data: bytes, ifindex: int) -> Result:
+    """Runs of tc programs at one place, until one of them decides; with one control block."""
+    context = SkbContext(ifindex=ifindex)
+    verdict = -1
+    for fd in fds:
+        verdict, data = _run(fd, data, context)
+        if verdict != -1:
+            break
+    return Result(verdict, data, mark=context.mark)
 
 
 class Flood:

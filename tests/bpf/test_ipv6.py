@@ -349,6 +349,17 @@ def test_error_about_an_answer_of_a_task_that_has_gone(node6: Node, web: Service
     assert node6.reasons() == {"drop_backend_gone": 1}
 
 
+def test_error_about_a_gone_tasks_answer_to_the_tunnels_port(node6: Node) -> None:
+    """What it quotes looks like a packet of the tunnel."""
+    client = (CLIENT6, 4789)
+    service = node6.port(PUBLISHED, TARGET, UDP_).backends(node6.here())
+    node6.nic_ip6(udp6(client, ENTRY6))
+    service.state(HERE, GONE)
+    error = error_about(udp6(ENTRY6, client), ICMPv6DestUnreach(code=4))
+    assert node6.nic_ip6(error).verdict == TC_SHOT
+    assert node6.reasons() == {"drop_backend_gone": 1}
+
+
 def _recomputed(packet: Packet) -> Packet:
     """The same, with checksums of scapy's."""
     copy = packet.copy()
@@ -385,6 +396,23 @@ def test_other_errors_are_the_kernels(node6: Node, web: Service, packet: Packet)
     node6.nic_ip6(syn6())
     assert_result(node6.nic_ip6(packet), TC_UNSPEC, packet)
     assert node6.reasons() == {}
+
+
+# --- handed over, as IPv4
+
+
+def test_published_port_with_the_tunnels_number(node6: Node) -> None:
+    node6.port(4789, TARGET, UDP_).backends(node6.here())
+    packet = wrapped(tcp(SOURCE, ENTRY), (NODE_B, NODE_A), (NODE_B, HERE), 0xC000)
+    payload = bytes(packet[UDP].payload)
+    result = node6.nic_ip6(udp6(SOURCE6, (NODE_A6, 4789), payload=payload))
+    assert result.verdict == TC_REDIRECT
+    assert IP(result.data[14:])[UDP].dport == TARGET
+    assert node6.reasons() == {}
+
+
+def test_packet_keeps_its_mark(node6: Node, web: Service) -> None:
+    assert node6.nic_ip6(syn6(), mark=77).mark == 77
 
 
 # --- surrogates
@@ -581,7 +609,7 @@ def test_what_is_not_balanced_passes(node6: Node, web: Service, packet: Packet |
     ],
 )
 def test_extension_headers_are_the_kernels(node6: Node, web: Service, packet: Packet) -> None:
-    assert_result(node6.nic_ip6(packet), TC_UNSPEC, packet)
+    assert_result(node6.nic_filters(packet), TC_UNSPEC, packet)
     assert node6.reasons() == {"handback_ipv6_extension": 1}
 
 
@@ -627,6 +655,7 @@ def test_flow_is_listed_with_its_client(node6: Node, web: Service) -> None:
 def test_without_its_other_half_the_border_drops(node6: Node, web: Service) -> None:
     """The programs that packets are handed over to are not in place."""
     programs = node6.table("programs")
-    del programs[programs.Key(0)]
+    for index in programs:
+        del programs[index]
     assert node6.nic_ip6(syn6()).verdict == TC_SHOT
     assert node6.reasons() == {"drop_rewrite_failed": 1}
