@@ -24,8 +24,9 @@ SYSTEMS = (
 # Only Debian's own archive is signed with the keys that debootstrap looks for.
 MIRROR = "http://deb.debian.org/debian"
 
-# What a node has (README), and what makes it a machine that boots.
+# What a node has (README), what the tests call, and what makes it a machine that boots.
 PACKAGES = (
+    "ethtool",
     "initramfs-tools",
     "iproute2",
     "kmod",
