@@ -12,7 +12,7 @@ import os
 import platform
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280}[platform.machine()]
 _MAP_CREATE, _MAP_UPDATE_ELEM, _PROG_TEST_RUN = 0, 2, 10
@@ -114,7 +114,7 @@ class Result:
     verdict: int
     data: bytes
     metadata: bytes = b""
-    mark: int = 0
+    mark: int = field(default=0, compare=False)
 
 
 def _bpf(command: int, attr: ctypes.Structure) -> int:
