@@ -63,9 +63,9 @@ class Note(Frozen, frozen=True, order=True):
 def desired_state(mesh: MeshState, local: LocalView, *, whole: bool = True) -> Desired:
     """Say what the maps of this node shall hold.
 
-    `whole` tells that `local` lists every container of this node: only then is a task of this node
-    without a container gone. Tasks that are starting, draining, gone, or on a node that is down are
-    among the backends, so that their flows are known, but not in `Pool.ready`.
+    `whole` tells that `local` lists every container of this node: only then may a task of this node
+    without a container be gone. Tasks that are starting, draining, gone, or on a node that is down
+    are among the backends, so that their flows are known, but not in `Pool.ready`.
     """
     return _Assembly(mesh, local, whole).run()
 
@@ -248,13 +248,16 @@ class _Assembly:
     def _state(self, task: Task, mine: LocalTask | None) -> BackendState:
         """Return the worse of what the Swarm and this node say.
 
-        Whether a task has started well, only its own node can tell.
+        Whether a task has started well, only its own node can tell: until it has seen the task, it
+        has not. The Swarm may know of a task before its node has looked.
         """
         if mine is not None:
             starting = task.state is BackendState.STARTING
             return mine.state if starting else max(task.state, mine.state)
-        lost = self.whole and task.node_id == self.local.node_id
-        return BackendState.GONE if lost else task.state
+        if task.node_id != self.local.node_id or not self.whole:
+            return task.state
+        ended = task.id in self.local.ended
+        return BackendState.GONE if ended else max(task.state, BackendState.STARTING)
 
     def _is_well(self, task: Task) -> bool:
         """Tell whether a task that drains was not told to stop yet; its own node knows best."""

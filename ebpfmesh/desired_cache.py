@@ -42,7 +42,7 @@ class DesiredCache:
         before, seen, was_whole = self._inputs
         same = (
             whole == was_whole
-            and replace(local, tasks={}) == replace(seen, tasks={})
+            and _but_tasks(local) == _but_tasks(seen)
             and mesh.services == before.services
             and mesh.networks == before.networks
             and mesh.nodes == before.nodes
@@ -50,8 +50,13 @@ class DesiredCache:
         if not same:
             return None
         changed = _differing(before.tasks, mesh.tasks) + _differing(seen.tasks, local.tasks)
+        changed += local.ended ^ seen.ended
         found = (tasks.get(key) for key in changed for tasks in (before.tasks, mesh.tasks))
         return frozenset(task.service_id for task in found if task is not None)
+
+
+def _but_tasks(local: LocalView) -> LocalView:
+    return replace(local, tasks={}, ended=frozenset())
 
 
 def _differing(before: Mapping[str, T], after: Mapping[str, T]) -> list[str]:

@@ -195,7 +195,8 @@ class LocalView(Frozen, frozen=True):
     """What the agent sees of its own node.
 
     `addresses`: those of the node's namespace, IPv4 and IPv6, but loopback; `tasks` by task id;
-    `endpoints`: who is behind which veth, as far as that is known.
+    `ended`: tasks that were seen here, and are no more; `endpoints`: who is behind which veth, as
+    far as that is known.
     """
 
     node_id: str
@@ -205,6 +206,7 @@ class LocalView(Frozen, frozen=True):
     tasks: dict[str, LocalTask] = {}
     attachments: frozenset[Attachment] = frozenset()
     endpoints: dict[EndpointKey, Endpoint] = {}
+    ended: frozenset[str] = frozenset()
 
 
 # --- what the maps shall hold -----------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Set
 
 import structlog
 from msgspec.structs import replace
@@ -44,7 +44,8 @@ ReportSink = Callable[[str, dict[str, BackendState], int], None]
 class Keeper:
     """Level-triggered: whatever happens only says "look again".
 
-    `report` takes the node's own facts, for the hubs, and when the last of them came to be.
+    `report` takes the node's own facts, for the hubs, and when the last of them came to be. `seen`
+    are the tasks that an earlier agent knew: those of them that are not here any more have ended.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Keeper:
         readiness: Readiness,
         journal: Journal,
         report: ReportSink,
+        seen: Iterable[str] = (),
     ) -> None:
         self.mesh = MeshState()
         self.local: LocalView | None = None
@@ -71,6 +73,7 @@ class Keeper:
         self._readiness = readiness
         self.journal = journal
         self._starting: dict[str, BackendState] = {}
+        self._seen = set(seen)
         self._report = report
         self._trigger = asyncio.Event()
         self._containers: list[LocalContainer] | None = None
@@ -228,11 +231,21 @@ class Keeper:
         except BaseException:
             self._local_stale = True
             raise
-        self.local = local
-        self._truth.forget(mesh.tasks.keys() | local.tasks.keys())
+        self.local = local = replace(local, ended=self._ended(local))
+        self._forget(mesh.tasks.keys() | local.tasks.keys())
         self._note_starts(local)
         self._tell(local)
         return local
+
+    def _ended(self, local: LocalView) -> frozenset[str]:
+        """The tasks that were here once; one that was not may be about to begin."""
+        self._seen |= local.tasks.keys()
+        told = {t for t, state in self._truth.states.items() if state is BackendState.GONE}
+        return frozenset((self._seen | told) - local.tasks.keys())
+
+    def _forget(self, listed: Set[str]) -> None:
+        self._truth.forget(listed)
+        self._seen &= listed
 
     def _tell(self, local: LocalView) -> None:
         self._report(local.vtep, self._reported(local), self._origin_ns)

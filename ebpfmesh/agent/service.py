@@ -120,8 +120,8 @@ class Agent:
             on_hub=self._journal.hub,
         )
         self._hub_role = HubRole(config, self._swarm, self._certificates)
-        readiness = Readiness(config.ready_timeout_s)
-        readiness.adopt(reconciler.ready_tasks())
+        readiness, seen = Readiness(config.ready_timeout_s), reconciler.ready_tasks()
+        readiness.adopt(seen)
         self._keeper = Keeper(
             self._swarm,
             viewer,
@@ -130,6 +130,7 @@ class Agent:
             readiness=readiness,
             journal=self._journal,
             report=self._hub.report,
+            seen=seen,
         )
         self._keeper.take_state(known or MeshState())
         log.info(

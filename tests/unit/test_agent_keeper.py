@@ -58,7 +58,7 @@ MESH = MeshState(
 class FakeNode:
     """dockerd, links, sockets and maps of one node."""
 
-    def __init__(self) -> None:
+    def __init__(self, seen: Sequence[str] = ()) -> None:
         self.containers = [CONTAINER]
         self.answering = asyncio.Event()
         self.answering.set()
@@ -77,6 +77,7 @@ class FakeNode:
             readiness=readiness,
             journal=Journal(self.actual),
             report=self._report,
+            seen=seen,
         )
 
     @staticmethod
@@ -136,8 +137,10 @@ class FakeNode:
 
 
 @asynccontextmanager
-async def running(mesh: MeshState = MESH, **changes: object) -> AsyncIterator[FakeNode]:
-    node = FakeNode()
+async def running(
+    mesh: MeshState = MESH, seen: Sequence[str] = (), **changes: object
+) -> AsyncIterator[FakeNode]:
+    node = FakeNode(seen)
     for name, value in changes.items():
         setattr(node, name, value)
     node.keeper.take_state(mesh)
@@ -190,6 +193,25 @@ async def test_while_dockerd_lists_its_containers_the_swarms_changes_are_followe
         leaving = msgspec.structs.replace(TASK, state=DRAINING)
         node.keeper.take_state(msgspec.structs.replace(MESH, version=2, tasks={"t1": leaving}))
         await until(lambda: node.state is DRAINING)
+
+
+@pytest.mark.asyncio
+async def test_a_task_that_the_swarm_knows_of_first_is_not_gone() -> None:
+    """Else those that it replaces would not go on until it listens."""
+    async with running(containers=[]) as node:
+        await until(lambda: node.state is STARTING)
+        node.containers = [CONTAINER]
+        node.told("start")
+        await until(lambda: node.state is READY)
+        node.containers = []
+        node.keeper.look_again("a test", containers=True)
+        await until(lambda: node.state is GONE)
+
+
+@pytest.mark.asyncio
+async def test_a_task_that_ended_while_no_agent_ran_is_gone() -> None:
+    async with running(containers=[], seen=["t1"]) as node:
+        await until(lambda: node.state is GONE)
 
 
 @pytest.mark.asyncio

@@ -207,11 +207,25 @@ def test_the_worse_state_counts(
         assert ready == (on(vni, 3) if result is READY else ())
 
 
-def test_a_task_of_this_node_without_a_container_is_gone_if_all_are_known() -> None:
-    desired = desired_state(MESH, local_of())
+def test_a_task_of_this_node_without_a_container_is_gone_if_it_was_here() -> None:
+    local = msgspec.structs.replace(local_of(), ended=frozenset({"t3", "t4"}))
+    desired = desired_state(MESH, local)
     assert desired.backends[BackendKey("t3", 4097)].state is GONE
     assert desired.backends[BackendKey("t4", 4097)].state is READY
     assert desired.pools[ON_NET].ready == on(4097, 4)
+
+
+@pytest.mark.parametrize(("swarm", "result"), [(READY, STARTING), (DRAINING, DRAINING)])
+def test_a_task_that_its_node_has_not_seen_yet_has_not_started_well(
+    swarm: BackendState, result: BackendState
+) -> None:
+    leaving = msgspec.structs.replace(task(4, "n2", DRAINING), well=True)
+    desired = desired_state(mesh_of(task(3, "n1", swarm), leaving), local_of())
+    assert desired.backends[BackendKey("t3", 4097)].state is result
+    assert desired.pools[ON_NET].spare == (on(4097, 4) if result is STARTING else ())
+
+
+def test_of_a_node_that_is_not_known_as_a_whole_the_swarm_is_believed() -> None:
     partial = desired_state(MESH, local_of(), whole=False)
     assert partial.backends[BackendKey("t3", 4097)].state is READY
     assert partial.pools[ON_NET].ready == on(4097, 3, 4)

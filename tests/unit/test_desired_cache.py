@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 import msgspec
@@ -67,11 +68,11 @@ def state(*tasks: Task) -> MeshState:
     return msgspec.structs.replace(MESH, tasks={t.id: t for t in tasks})
 
 
-def seeing(*tasks: str) -> LocalView:
+def seeing(tasks: Set[str], ended: Set[str] = frozenset()) -> LocalView:
     """Node n1's own view, with containers for these tasks."""
     gateway = Gateway("172.18.0.5", MAC, 3)
     own = {an_id: LocalTask(an_id, "c", BackendState.READY, gateway) for an_id in tasks}
-    return msgspec.structs.replace(LOCAL, tasks=own)
+    return msgspec.structs.replace(LOCAL, tasks=own, ended=frozenset(ended - tasks))
 
 
 a_task = st.builds(
@@ -84,7 +85,8 @@ a_task = st.builds(
 )
 
 
-a_view = st.sets(st.sampled_from([f"t{n}" for n in range(5)])).map(lambda ids: seeing(*ids))
+some_tasks = st.sets(st.sampled_from([f"t{n}" for n in range(5)]))
+a_view = st.builds(seeing, some_tasks, some_tasks)
 
 
 @given(st.lists(st.tuples(st.lists(a_task, max_size=6), a_view), min_size=2, max_size=5))
