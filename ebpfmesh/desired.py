@@ -204,17 +204,24 @@ class _Assembly:
             )
 
     def _add_pool(self, service: Service, network: Network) -> PoolKey:
-        """Add the service's tasks on the network as backends, and the pool of those in use."""
+        """Add the service's tasks on the network as backends, and the pool of those in use.
+
+        Where nobody is ready, others get new flows (`spare`). Those that the Swarm has no more use
+        for go on until one that takes their place is ready, though nothing but its coming may be
+        known yet; where there are none, a task that has started answers, or refuses, for itself.
+        """
         pool = PoolKey(service.id, network.vni)
         policy = read(service.labels).policy
         ready: list[BackendKey] = []
         mine: list[BackendKey] = []
         starting: list[BackendKey] = []
         well: list[BackendKey] = []
+        coming = False
         for task in self.tasks.get(service.id, ()):
             if address := task.addresses.get(network.id):
                 backend = self._backend(task, address, pool, network)
                 self.backends[backend.key] = backend
+                coming |= backend.state is BackendState.STARTING and task.node_id not in self.down
                 if not self._is_reached(task, backend, network):
                     continue
                 if backend.state is BackendState.READY:
@@ -224,7 +231,7 @@ class _Assembly:
                     starting.append(backend.key)
                 elif backend.state is BackendState.DRAINING and self._is_well(task):
                     well.append(backend.key)
-        spare = _spare(ready, starting, well)
+        spare = [] if ready or not coming else well or starting
         for key in spare:
             self.backends[key] = replace(self.backends[key], spare=True)
         self.pools[pool] = _pool(pool, policy, ready, mine, spare)
@@ -280,19 +287,6 @@ class _Assembly:
             key = FrontendKey(backend.key.vni, backend.address)
             if key not in self.frontends:
                 self.frontends[key] = Frontend(key, FrontendKind.DIRECT)
-
-
-def _spare(
-    ready: list[BackendKey], starting: list[BackendKey], well: list[BackendKey]
-) -> list[BackendKey]:
-    """Return who gets new flows though not ready: somebody only where nobody is.
-
-    Those that the Swarm has no more use for go on until one that takes their place is ready; where
-    there are none, a task that has started answers, or refuses, for itself.
-    """
-    if ready or not starting:
-        return []
-    return well or starting
 
 
 def _pool(

@@ -557,3 +557,10 @@ def test_who_cannot_be_reached_does_not_stand_in() -> None:
     down = {**NODES, "n2": msgspec.structs.replace(NODES["n2"], up=False)}
     mesh = mesh_of(well(4, "n2"), task(5, "n2", STARTING), nodes=down)
     assert desired_state(mesh, LOCAL).pools[ON_NET].chosen == ()
+
+
+def test_a_successor_counts_before_there_is_a_way_to_it() -> None:
+    """Its node knows the way only when it has looked."""
+    mesh = mesh_of(well(4, "n2"), task(5, "n1", STARTING))
+    for pool in pools_of(*mesh.tasks.values(), local=local_of()):
+        assert pool.chosen == on(pool.key.vni, 4)

@@ -139,3 +139,10 @@ def test_a_view_that_is_not_whole_is_no_base_for_one_that_is() -> None:
     mesh = state(task("t9", WEB, node_id="n1"))
     cache = DesiredCache()
     assert cache.of(mesh, LOCAL, whole=False) != cache.of(mesh, LOCAL)
+
+
+def test_a_task_of_this_node_that_ends_unseen_is_gone() -> None:
+    mesh, cache = state(task("t1", WEB, node_id="n1")), DesiredCache()
+    cache.of(mesh, seeing(set()))
+    gone = cache.of(mesh, seeing(set(), {"t1"}))
+    assert {backend.state for backend in gone.backends.values()} == {BackendState.GONE}
