@@ -60,25 +60,25 @@ class Note(Frozen, frozen=True, order=True):
     text: str
 
 
-def desired_state(mesh: MeshState, local: LocalView, *, whole: bool = True) -> Desired:
+def desired_state(mesh: MeshState, local: LocalView) -> Desired:
     """Say what the maps of this node shall hold.
 
-    `whole` tells that `local` lists every container of this node: only then may a task of this node
-    without a container be gone. Tasks that are starting, draining, gone, or on a node that is down
-    are among the backends, so that their flows are known, but not in `Pool.ready`.
+    `local` lists every container of this node. Tasks that are starting, draining, gone, or on a
+    node that is down are among the backends, so that their flows are known, but not in
+    `Pool.ready`.
     """
-    return _Assembly(mesh, local, whole).run()
+    return _Assembly(mesh, local).run()
 
 
 def with_tasks_of(
-    services: Set[str], previous: Desired, mesh: MeshState, local: LocalView, *, whole: bool = True
+    services: Set[str], previous: Desired, mesh: MeshState, local: LocalView
 ) -> Desired:
     """Say the same where only tasks have changed since `previous`, and those only of `services`.
 
     What has not changed is the same object as before, so that a plan need not look into it.
     """
     tasks = [task for task in mesh.tasks.values() if task.service_id in services]
-    return _Assembly(mesh, local, whole, tasks).run_again(services, previous)
+    return _Assembly(mesh, local, tasks).run_again(services, previous)
 
 
 def notes(mesh: MeshState, local: LocalView) -> tuple[Note, ...]:
@@ -101,11 +101,10 @@ class _Assembly:
     """One run of `desired_state`, or of `with_tasks_of`: then `tasks` are the only ones."""
 
     def __init__(
-        self, mesh: MeshState, local: LocalView, whole: bool, tasks: Iterable[Task] | None = None
+        self, mesh: MeshState, local: LocalView, tasks: Iterable[Task] | None = None
     ) -> None:
         self.mesh = mesh
         self.local = local
-        self.whole = whole
         self.vteps = _vteps(mesh, local)
         self.down = {n.id for n in mesh.nodes.values() if not n.up} - {local.node_id}
         self.ingress = _ingress(mesh)
@@ -261,7 +260,7 @@ class _Assembly:
         if mine is not None:
             starting = task.state is BackendState.STARTING
             return mine.state if starting else max(task.state, mine.state)
-        if task.node_id != self.local.node_id or not self.whole:
+        if task.node_id != self.local.node_id:
             return task.state
         ended = task.id in self.local.ended
         return BackendState.GONE if ended else max(task.state, BackendState.STARTING)

@@ -22,27 +22,26 @@ class DesiredCache:
     """Gives what `desired_state` gives. It lives as long as the agent does."""
 
     def __init__(self) -> None:
-        self._inputs: tuple[MeshState, LocalView, bool] | None = None
+        self._inputs: tuple[MeshState, LocalView] | None = None
         self._desired = Desired()
 
-    def of(self, mesh: MeshState, local: LocalView, *, whole: bool = True) -> Desired:
+    def of(self, mesh: MeshState, local: LocalView) -> Desired:
         """Say what the maps shall hold: see `desired_state`."""
-        services = self._touched(mesh, local, whole)
+        services = self._touched(mesh, local)
         if services is None:
-            self._desired = desired_state(mesh, local, whole=whole)
+            self._desired = desired_state(mesh, local)
         elif services:
-            self._desired = with_tasks_of(services, self._desired, mesh, local, whole=whole)
-        self._inputs = mesh, local, whole
+            self._desired = with_tasks_of(services, self._desired, mesh, local)
+        self._inputs = mesh, local
         return self._desired
 
-    def _touched(self, mesh: MeshState, local: LocalView, whole: bool) -> frozenset[str] | None:
+    def _touched(self, mesh: MeshState, local: LocalView) -> frozenset[str] | None:
         """Return whose tasks are others than last time; None if anything else is."""
         if self._inputs is None:
             return None
-        before, seen, was_whole = self._inputs
+        before, seen = self._inputs
         same = (
-            whole == was_whole
-            and _but_tasks(local) == _but_tasks(seen)
+            _but_tasks(local) == _but_tasks(seen)
             and mesh.services == before.services
             and mesh.networks == before.networks
             and mesh.nodes == before.nodes

@@ -225,13 +225,6 @@ def test_a_task_that_its_node_has_not_seen_yet_has_not_started_well(
     assert desired.pools[ON_NET].spare == (on(4097, 4) if result is STARTING else ())
 
 
-def test_of_a_node_that_is_not_known_as_a_whole_the_swarm_is_believed() -> None:
-    partial = desired_state(MESH, local_of(), whole=False)
-    assert partial.backends[BackendKey("t3", 4097)].state is READY
-    assert partial.pools[ON_NET].ready == on(4097, 3, 4)
-    assert partial.pools[ON_INGRESS].ready == on(4096, 4)
-
-
 def test_a_container_says_nothing_of_a_task_on_another_node() -> None:
     desired = desired_state(MESH, local_of(container(3), container(4, GONE)))
     assert desired.backends[BackendKey("t4", 4096)].state is READY
@@ -440,8 +433,8 @@ def test_a_list_that_nobody_enforces_is_noted() -> None:
 
 @given(st.permutations([task(n, "n1" if n % 2 else "n2") for n in range(3, 13)]))
 def test_order_of_arrival_does_not_matter(tasks: list[Task]) -> None:
-    desired = desired_state(mesh_of(*tasks), LOCAL, whole=False)
-    assert desired == desired_state(mesh_of(*sorted(tasks, key=lambda t: t.id)), LOCAL, whole=False)
+    desired = desired_state(mesh_of(*tasks), LOCAL)
+    assert desired == desired_state(mesh_of(*sorted(tasks, key=lambda t: t.id)), LOCAL)
     assert list(desired.pools[ON_NET].ready) == sorted(desired.pools[ON_NET].ready)
 
 

@@ -135,12 +135,6 @@ def test_after_any_other_change_all_is_made_anew(
     assert cache.of(second, seen) == desired_state(second, seen)
 
 
-def test_a_view_that_is_not_whole_is_no_base_for_one_that_is() -> None:
-    mesh = state(task("t9", WEB, node_id="n1"))
-    cache = DesiredCache()
-    assert cache.of(mesh, LOCAL, whole=False) != cache.of(mesh, LOCAL)
-
-
 def test_a_task_of_this_node_that_ends_unseen_is_gone() -> None:
     mesh, cache = state(task("t1", WEB, node_id="n1")), DesiredCache()
     cache.of(mesh, seeing(set()))
