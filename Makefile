@@ -41,7 +41,7 @@ demo: need-root setup ## A Swarm of three nodes on this machine, balanced by ebp
 	$(BIN)/ebpfmesh demo
 
 .PHONY: test
-test: need-root setup lint types unit bpf lab ## All of the checks below (root)
+test: need-root setup lint types unit alerts bpf lab ## All of the checks below (root)
 
 .PHONY: lint
 lint: $(STAMP) ## Style, format and direction of imports
@@ -57,6 +57,11 @@ types: $(STAMP) ## mypy --strict
 .PHONY: unit
 unit: $(STAMP) ## Tests of pure code: no root, no kernel, no Docker
 	$(USER_OF_SUDO) $(BIN)/pytest tests/unit
+
+.PHONY: alerts
+alerts: $(STAMP) ## Prometheus's own opinion of rules and metrics (root, to install it)
+	@scripts/setup-prometheus.sh
+	$(USER_OF_SUDO) $(BIN)/pytest tests/alerts
 
 .PHONY: bpf
 bpf: need-root $(STAMP) ## Packets through the programs in the kernel (root)

@@ -193,6 +193,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         AddressOrAuto, Meta(description="Where metrics are served; auto: the node's address.")
     ] = ""
     metrics_port: Annotated[PortNumber, Meta(description="TCP port of the metrics.")] = 9477
+    metrics_backends: Annotated[
+        Annotated[int, Meta(ge=0, le=1 << 20)],
+        Meta(
+            description="Backends that metrics tell of one by one, at most: each is 5 series. Of "
+            "more, those that this node has used come first."
+        ),
+    ] = 5000
     status_page: Annotated[
         bool, Meta(description="Whether a page for people is served at `/` beside the metrics.")
     ] = True

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The status of an agent as Prometheus metrics. Pure: status in, text out.
 
-Labels are bounded by what the Swarm runs. A backend is named by its address on the network:
-addresses are used again, ids of tasks never are. Container ids and clients are no labels.
+Labels are bounded by what the Swarm runs, and backends by a setting. A backend is named by its
+address on the network: addresses are used again, ids of tasks never are. Container ids and clients
+are no labels. What each family means is said here, and docs/metrics.md is made from it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,17 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ebpfmesh.model import BackendState
-from ebpfmesh.status import ServiceStatus, Status, Traffic
+from ebpfmesh.config import Config
+from ebpfmesh.model import BackendState, Frozen
+from ebpfmesh.status import (
+    STATUS_VERSION,
+    DatapathStatus,
+    HubStatus,
+    NodeStatus,
+    ServiceStatus,
+    Status,
+    Traffic,
+)
 
 READY = BackendState.READY.name.lower()
 UNREACHABLE = "unreachable"
@@ -98,19 +108,65 @@ class ConvergenceTimer:
         return [round(one * 1e3, 1) for one in took_s]
 
 
-def render(status: Status, *timers: SyncTimer | ConvergenceTimer) -> bytes:
-    """Return the text exposition (version 0.0.4) of a status, and of `timers` after it."""
+def render(
+    status: Status, *timers: SyncTimer | ConvergenceTimer, backends: int = Config().metrics_backends
+) -> bytes:
+    """Return the text exposition (version 0.0.4) of a status, and of `timers` after it.
+
+    At most `backends` of the backends are told of one by one.
+    """
     registry = CollectorRegistry()
-    registry.register(_StatusCollector(status))
+    registry.register(_StatusCollector(status, backends))
     text: bytes = generate_latest(registry)
     return text + b"".join(generate_latest(timer.registry) for timer in timers)
+
+
+class Family(Frozen, frozen=True):
+    """What there is to know of a metric; `kind` is counter, gauge or histogram."""
+
+    name: str
+    kind: str
+    labels: Labels
+    text: str
+
+
+def families() -> list[Family]:
+    """Return every metric that `render` may tell, in its order."""
+    registry = CollectorRegistry()
+    registry.register(_StatusCollector(_NOTHING, 0))
+    registries = (registry, SyncTimer().registry, ConvergenceTimer().registry)
+    return [_family(metric) for one in registries for metric in one.collect()]
+
+
+def _family(metric: Metric) -> Family:
+    """A counter's name has ``_total`` behind it, a histogram's has ``_bucket`` with `le`."""
+    suffix = {"counter": "_total", "histogram": "_bucket"}.get(metric.type, "")
+    labels = ("le",) if suffix == "_bucket" else tuple(getattr(metric, "_labelnames"))  # noqa: B009
+    return Family(metric.name + suffix, metric.type, labels, metric.documentation)
+
+
+_NOTHING = Status(
+    version=STATUS_VERSION,
+    problems=(),
+    node=NodeStatus("", "", "", 0.0, "", ""),
+    datapath=DatapathStatus("", "", "", 0, 0, 0, 0),
+    hub=HubStatus("", False, "", 0.0, 0, None),
+    maps=(),
+    services=(),
+    drops={},
+    handbacks={},
+    notes=(),
+    syncs=0,
+    sync_errors=0,
+)
 
 
 class _StatusCollector(Collector):
     """The families of one status, made when they are asked for."""
 
-    def __init__(self, status: Status) -> None:
+    def __init__(self, status: Status, backends: int) -> None:
         self._status = status
+        self._backends = backends
 
     def collect(self) -> Iterator[Metric]:
         yield from _agent(self._status)
@@ -119,7 +175,7 @@ class _StatusCollector(Collector):
         yield from _maps(self._status)
         yield from _services(self._status.services)
         yield from _frontends(self._status.services)
-        yield from _backends(self._status.services)
+        yield from _backends(self._status.services, self._backends)
 
 
 # --- families ---------------------------------------------------------------------------
@@ -147,13 +203,13 @@ def _agent(status: Status) -> Iterator[Metric]:
     )
     yield _gauge(
         "ebpfmesh_nic",
-        "Always 1; where clients come in, and the mode of XDP there.",
+        "Always 1, for each NIC that is served; the mode of XDP there.",
         ("device", "xdp"),
         {(nic.name, nic.xdp): 1 for nic in status.datapath.nics},
     )
     yield _gauge(
         "ebpfmesh_takeover_seconds_left",
-        "For how long connections that are not known are left to the kernel.",
+        "For how long connections that are not known are left to the kernel; 0 mostly.",
         (),
         {(): status.datapath.takeover_left_s},
     )
@@ -163,7 +219,12 @@ def _agent(status: Status) -> Iterator[Metric]:
         (),
         {(): status.datapath.mode == "giving_back"},
     )
-    yield _counter("ebpfmesh_syncs", "Times the maps were brought in step.", (), {(): status.syncs})
+    yield _counter(
+        "ebpfmesh_syncs",
+        "Times that maps and programs were brought in step.",
+        (),
+        {(): status.syncs},
+    )
     yield _counter("ebpfmesh_sync_errors", "Times that this failed.", (), {(): status.sync_errors})
 
 
@@ -218,13 +279,11 @@ def _services(services: Iterable[ServiceStatus]) -> Iterator[Metric]:
             backends[*name, state] += count
     yield _gauge(
         "ebpfmesh_service_backends",
-        "Backends by state.",
+        "Backends by state; unreachable: it runs, on a node that is down or has no way to it.",
         ("service", "network", "state"),
         backends,
     )
-    yield _gauge(
-        "ebpfmesh_flows", "Flows that this node translates.", ("service", "network"), flows
-    )
+    yield _gauge("ebpfmesh_flows", "Flows that this node remembers.", ("service", "network"), flows)
 
 
 def backend_states(service: ServiceStatus) -> dict[str, int]:
@@ -246,16 +305,24 @@ def _frontends(services: Iterable[ServiceStatus]) -> Iterator[Metric]:
                 entered.add(labels, frontend.entered)
     names = ("service", "network", "frontend")
     yield from translated.families("ebpfmesh_service", names, "translated by this node")
-    yield from entered.families("ebpfmesh_entry", names, "that came in here for a published port")
+    came_in = "that came in here for a published port; answers are not seen"
+    yield from entered.families("ebpfmesh_entry", names, came_in)
 
 
-def _backends(services: Iterable[ServiceStatus]) -> Iterator[Metric]:
+def _backends(services: Iterable[ServiceStatus], most: int) -> Iterator[Metric]:
     tally = _Tally()
     for service in services:
         for backend in service.backends:
             tally.add((service.name, service.network, backend.address), backend.traffic)
     names = ("service", "network", "backend")
+    left_out = tally.keep(most)
     yield from tally.families("ebpfmesh_backend", names, "translated by this node")
+    yield _gauge(
+        "ebpfmesh_backends_left_out",
+        "Backends that have no series of their own here: more than `metrics_backends`.",
+        (),
+        {(): left_out},
+    )
 
 
 class _Tally:
@@ -273,10 +340,25 @@ class _Tally:
         self.bytes[*labels, "to_client"] += traffic.bytes_to_client
         self.connections[labels] += traffic.connections
 
+    def keep(self, most: int) -> int:
+        """Keep `most` of the series, those of what was never used last; return how many went."""
+        ordered = sorted(self.connections, key=lambda key: (not self._used(key), key))
+        for labels in ordered[most:]:
+            del self.connections[labels]
+            for direction in ("to_backend", "to_client"):
+                del self.packets[*labels, direction]
+                del self.bytes[*labels, direction]
+        return len(ordered[most:])
+
+    def _used(self, labels: Labels) -> bool:
+        return any(self.packets[*labels, way] for way in ("to_backend", "to_client"))
+
     def families(self, prefix: str, names: Labels, what: str) -> Iterator[Metric]:
         both = (*names, "direction")
         yield _counter(f"{prefix}_packets", f"Packets {what}.", both, self.packets)
-        yield _counter(f"{prefix}_bytes", f"Bytes {what}, from the IP header on.", both, self.bytes)
+        yield _counter(
+            f"{prefix}_bytes", f"Bytes, from the IP header on, {what}.", both, self.bytes
+        )
         yield _counter(f"{prefix}_connections", f"New flows {what}.", names, self.connections)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import ebpfmesh
@@ -78,7 +79,10 @@ class Answers:
 
     async def metrics(self) -> bytes:
         """The Prometheus exposition."""
-        return render(await self.status(), self._keeper.timer, self._keeper.convergence)
+        status, timers = await self.status(), (self._keeper.timer, self._keeper.convergence)
+        most = self._config.metrics_backends
+        # Of a large Swarm it takes a second, in which hubs and dockerd must be heard.
+        return await asyncio.to_thread(render, status, *timers, backends=most)
 
     def _explain(self, asked: Question) -> Explanation:
         mesh, config = self._keeper.mesh, self._config

@@ -5,7 +5,8 @@ from typing import Any
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
-from ebpfmesh.metrics import ConvergenceTimer, SyncTimer, backend_states, render
+from ebpfmesh.config import Config
+from ebpfmesh.metrics import ConvergenceTimer, SyncTimer, backend_states, families, render
 from ebpfmesh.status import (
     STATUS_VERSION,
     BackendStatus,
@@ -196,3 +197,49 @@ def test_how_long_changes_took_to_get_here() -> None:
     assert found[("ebpfmesh_convergence_seconds_count",)] == 2
     assert found[("ebpfmesh_convergence_seconds_bucket", "0.005")] == 1
     assert found[("ebpfmesh_convergence_seconds_bucket", "0.05")] == 2
+
+
+def test_of_many_backends_those_that_were_used_come_first() -> None:
+    backends = [a_backend(f"10.0.0.{n}", traffic=Traffic()) for n in range(5, 9)]
+    backends.append(a_backend("10.0.0.9"))
+    status = a_status(a_service(backends=tuple(backends), total=5))
+    found = samples(render(status, backends=2))
+    of_backends = {key[3] for key in found if key[0].startswith("ebpfmesh_backend_")}
+    assert of_backends == {"10.0.0.5", "10.0.0.9"}
+    assert found[("ebpfmesh_backends_left_out",)] == 3
+    assert samples(render(status))[("ebpfmesh_backends_left_out",)] == 0
+    assert not [
+        k for k in samples(render(status, backends=0)) if k[0].startswith("ebpfmesh_backend_")
+    ]
+
+
+def of_a_large_swarm(services: int, tasks: int) -> Status:
+    """Each service has a VIP on one network, a published port on another, and tasks on both."""
+    vip = FrontendStatus("10.0.1.2", "vip", 0, TRAFFIC, Traffic())
+    rows = []
+    for number in range(services):
+        tasks_of_it = tuple(a_backend(f"10.{number}.0.{task}") for task in range(tasks))
+        rows.append(a_service(name=f"s{number}", backends=tasks_of_it))
+        rows.append(
+            a_service(name=f"s{number}", network="back", frontends=(vip,), backends=tasks_of_it)
+        )
+    return a_status(*rows)
+
+
+def test_how_many_series_there_are() -> None:
+    """What docs/metrics.md says of 1,000 services, from the growth by 20 of them."""
+    few, more = (len(samples(render(of_a_large_swarm(n, 10), backends=0))) for n in (0, 20))
+    assert (more - few) * 1000 // 20 == 29_000
+    with_backends = len(samples(render(of_a_large_swarm(20, 10), backends=100)))
+    assert with_backends - more == 5 * 100
+    assert 29_000 + 5 * Config().metrics_backends == 54_000
+
+
+def test_every_family_is_known() -> None:
+    datapath = DatapathStatus("eth0", "off", "dsr", 4, 31, 1, 2, (NicStatus("eth0", "off"),))
+    status = a_status(a_service(), datapath=datapath)
+    told = {name for name, *_ in samples(render(status, SyncTimer(), ConvergenceTimer()))}
+    known = {family.name for family in families()}
+    parts = ("_created", "_count", "_sum")
+    assert {name for name in told if not name.endswith(parts)} == known
+    assert not [family for family in families() if not family.text.endswith(".")]
