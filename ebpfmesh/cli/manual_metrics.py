@@ -17,7 +17,8 @@ Every agent serves `http://NODE:{Config().metrics_port}/metrics` for Prometheus,
 (the agent runs) and `/readyz` (the maps hold what the Swarm wants). `metrics_address` says where it
 listens: at the node's own address unless set otherwise. There is no password and nothing secret:
 names of services, networks and links, addresses of tasks, counters. Alerts on them are in
-[alerts.md](alerts.md), an example of a configuration and the rules in `deploy/prometheus/`.
+[alerts.md](alerts.md), an example of a configuration and the rules in `deploy/prometheus/`, a
+dashboard in `deploy/grafana/`: import `ebpfmesh.json`, and choose a Prometheus.
 
 - `direction` is `to_backend` or `to_client`; `frontend` is a VIP (`10.0.1.2`) or a published port
   (`tcp:8080`); `backend` is the address of a task on `network`. Ids of containers and tasks, and

@@ -48,6 +48,12 @@ def labels_in(text: str) -> set[str]:
     return set(re.findall(r"\{\{\s*(?:\$labels\.)?([a-z]\w*)\s*\}\}", text))
 
 
+def groups_in(expression: str) -> set[str] | None:
+    """The labels of the outermost `by`; None if there is no `by`."""
+    found = re.search(r"\bby\s*\(([^)]*)\)", expression)
+    return {label.strip() for label in found[1].split(",")} if found else None
+
+
 def labels_of(expression: str) -> set[str]:
     """The labels that its series may have."""
     names = known()
