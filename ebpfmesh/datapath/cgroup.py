@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bcc import lib
-
 from ebpfmesh.datapath.errors import LoadError
+from ebpfmesh.datapath.library import lib
 from ebpfmesh.datapath.loader import CGROUP_SOCK_ADDR, Module
 
 _BPF_F_ALLOW_MULTI = 2

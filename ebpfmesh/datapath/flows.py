@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from bcc import lib
 from numpy.typing import NDArray
 
 from ebpfmesh.datapath.errors import MapError
+from ebpfmesh.datapath.library import lib
 from ebpfmesh.datapath.loader import Module
 
 _BATCH = 8192

@@ -10,7 +10,7 @@ import ctypes
 import os
 from pathlib import Path
 
-from bcc import lib
+from ebpfmesh.datapath.library import lib
 
 _LICENSE = b"Dual BSD/GPL"
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
-from bcc import BPF
 
 from ebpfmesh.datapath import crc32c, kernel
 from ebpfmesh.datapath.errors import LoadError
@@ -18,9 +17,10 @@ from ebpfmesh.datapath.object import Entries, MapSpec, Object, instructions
 from ebpfmesh.datapath.pinned import Shape, check_shape, shape_of
 from ebpfmesh.datapath.table import Table
 
-TC = BPF.SCHED_CLS
-XDP = BPF.XDP
-CGROUP_SOCK_ADDR = BPF.CGROUP_SOCK_ADDR
+# Kinds of programs: enum bpf_prog_type in the kernel's linux/bpf.h.
+TC = 3
+XDP = 6
+CGROUP_SOCK_ADDR = 18
 
 _VNI = "ATTACHED_VNI"
 

@@ -13,10 +13,10 @@ from ipaddress import IPv4Address
 from typing import Any, NamedTuple
 
 import numpy as np
-from bcc import lib
 from numpy.typing import NDArray
 
 from ebpfmesh.datapath.errors import MapError
+from ebpfmesh.datapath.library import lib
 from ebpfmesh.datapath.loader import Module
 from ebpfmesh.datapath.maps import STATE_OF, address_to_int, int_to_address
 from ebpfmesh.model import BackendState, FrontendKind, Protocol, Scheduler

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
-from bcc import lib
-
 from ebpfmesh.datapath.errors import MapError
+from ebpfmesh.datapath.library import lib
 from ebpfmesh.datapath.loader import Module
 from ebpfmesh.model import (
     Backend,

@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 import structlog
-from bcc import lib
 from numpy.typing import NDArray
 
 from ebpfmesh.datapath import kernel
 from ebpfmesh.datapath.errors import MapError
+from ebpfmesh.datapath.library import lib
 from ebpfmesh.datapath.loader import Module
 from ebpfmesh.datapath.maps import Maps
 from ebpfmesh.datapath.pinned import shape_of

@@ -11,10 +11,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import structlog
-from bcc import __version__ as bcc_version
 
 from ebpfmesh.datapath.errors import LoadError, ObjectDamaged
 from ebpfmesh.datapath.object import Object, unseal
@@ -30,9 +30,17 @@ _LAST_WORDS = 2000  # characters of what the compiler says
 
 def cached(cache: Path, directory: Path) -> Path:
     """Where an object lies that was compiled here, of these programs, by this bcc and headers."""
-    made_of = [programs(directory), bcc_version.encode()]
+    made_of = [programs(directory), bcc_version()]
     made_of += [path.read_bytes() for path in headers()]
     return cache / f"{digest(*made_of)}.object"
+
+
+def bcc_version() -> bytes:
+    """What tells this bcc from another, without loading it. Raises `ModuleNotFoundError`."""
+    spec = find_spec("bcc")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("no bcc to compile the programs with", name="bcc")
+    return Path(spec.origin).with_name("version.py").read_bytes()
 
 
 def load_object(cache: Path, directory: Path | None = None) -> Object:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import ctypes
 import os
 
-from bcc import lib
+from ebpfmesh.datapath.library import lib
 
 
 class _ProgInfo(ctypes.Structure):

@@ -10,10 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bcc import lib
-
 from ebpfmesh.datapath.errors import MapError
 from ebpfmesh.datapath.layout import ctype
+from ebpfmesh.datapath.library import lib
 from ebpfmesh.datapath.object import MapSpec
 
 # enum bpf_map_type (kernel: linux/bpf.h)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ctypes
 
-from bcc import lib
+from ebpfmesh.datapath.library import lib
 
 from .net import VIP, VNI, WEB_1
 from .node import Node

@@ -64,7 +64,7 @@ def test_the_name_tells_what_it_was_made_of(
     monkeypatch: pytest.MonkeyPatch, cache: Path, programs: Path, what: str
 ) -> None:
     before = cached(cache, programs)
-    other = {"bcc_version": "0", "headers": lambda: [programs / "ebpfmesh.c"]}
+    other = {"bcc_version": lambda: b"0", "headers": lambda: [programs / "ebpfmesh.c"]}
     monkeypatch.setattr(objects, what, other[what])
     assert cached(cache, programs) != before
 
