@@ -3,8 +3,9 @@
 
 The order lets a packet find everything that it is pointed to: nodes, backends, tables (side by
 side, so that one batch can swap them all), pools, lists of allowed clients, frontends, local
-addresses, endpoints, attachments; then the removals: frontends, lists, pools, backends, addresses,
-nodes, endpoints, attachments.
+addresses, endpoints; then the removals: frontends, lists, pools, backends, addresses, nodes,
+endpoints. Programs at links have a plan of their own: the kernel may keep whoever attaches one
+waiting for as long as it takes a container down, and no map waits for that.
 
 A backend that is no longer wanted is first *retired*: it stays in the map as `GONE`, so that its
 flows are refused or balanced again. When its id has rested (`ebpfmesh.ids`) it is freed.
@@ -224,7 +225,7 @@ def plan(
     whole: bool = True,
     rested: Collection[BackendKey] = frozenset(),
 ) -> Plan:
-    """Return the operations that turn `actual` into `desired`, in order; none if it is so already.
+    """Return the operations on maps that turn `actual` into `desired`, in order; none if it is so.
 
     `whole`: see the module. `rested`: keys whose ids have rested (`Allocator.rested`); those among
     the retired backends are freed. The plan depends on the values alone, not on their order.
@@ -232,6 +233,13 @@ def plan(
     if not whole:
         return tuple(_puts(laid_over(desired, actual), actual))
     return (*_puts(desired, actual), *_removals(desired, actual, rested))
+
+
+def plan_links(desired: Desired, actual: Actual, *, whole: bool = True) -> Plan:
+    """Return the operations on programs at links: what is new first. `whole` as in `plan`."""
+    attach = map(Attach, _in_order(desired.attachments - actual.attachments))
+    over = actual.attachments - desired.attachments if whole else frozenset[Attachment]()
+    return (*attach, *map(Detach, _in_order(over)))
 
 
 def applied(actual: Actual, operations: Iterable[Operation]) -> Actual:
@@ -311,7 +319,6 @@ def _puts(desired: Desired, actual: Actual) -> Iterator[Operation]:
     for place, endpoint in sorted(desired.endpoints.items()):
         if actual.endpoints.get(place) != endpoint:
             yield PutEndpoint(place, endpoint)
-    yield from map(Attach, _in_order(desired.attachments - actual.attachments))
 
 
 def _removals(
@@ -326,7 +333,6 @@ def _removals(
     yield from map(DelAddress, sorted(actual.addresses - desired.addresses))
     yield from map(DelNode, sorted(actual.nodes - desired.nodes))
     yield from map(DelEndpoint, _missing(desired.endpoints, actual.endpoints))
-    yield from map(Detach, _in_order(actual.attachments - desired.attachments))
 
 
 def _changed(wanted: Mapping[K, V], there: Mapping[K, V]) -> list[V]:

@@ -20,7 +20,7 @@ from ebpfmesh.agent.journal import Journal
 from ebpfmesh.agent.keeper import Keeper
 from ebpfmesh.agent.readiness import Readiness
 from ebpfmesh.agent.viewer import Viewer
-from ebpfmesh.agent.worker import Worker
+from ebpfmesh.agent.worker import Workers
 from ebpfmesh.hub import Certificates, HubAddress, HubClient, HubServer, LinkSettings
 from ebpfmesh.model import BackendState, LocalView, MeshState
 from ebpfmesh.swarm.client import SwarmClient
@@ -113,12 +113,12 @@ class MadeUpViewer(Viewer):
 
 async def agent(home: Path, port: int, docker: Path, size: swarm.Size) -> None:
     """Everything between hub and maps, with real maps; tells when they are as they should be."""
-    worker, stack = Worker(), contextlib.ExitStack()
+    workers, stack = Workers(), contextlib.ExitStack()
 
     def open_maps() -> BenchNode:
         return stack.enter_context(bench_node(swarm.vtep(0)))
 
-    node = await worker(open_maps)
+    node = await workers.maps(open_maps)
     client, viewer = HubClient(Certificates(home), settings=PATIENT), MadeUpViewer(size)
     client.set_hubs([HubAddress(HOST, port)])
     async with SwarmClient(f"unix://{docker}") as docker_client:
@@ -126,7 +126,7 @@ async def agent(home: Path, port: int, docker: Path, size: swarm.Size) -> None:
             docker_client,
             viewer,
             node.reconciler,
-            worker,
+            workers,
             readiness=Readiness(60.0),
             journal=Journal(node.reconciler.actual),
             report=client.report,
@@ -134,8 +134,8 @@ async def agent(home: Path, port: int, docker: Path, size: swarm.Size) -> None:
         await _until_told(
             client.run(), _take(client, keeper, viewer), keeper.run(), _synced(keeper)
         )
-    await worker(stack.close)
-    worker.close()
+    await workers.maps(stack.close)
+    workers.close()
 
 
 async def _take(client: HubClient, keeper: Keeper, viewer: MadeUpViewer) -> None:

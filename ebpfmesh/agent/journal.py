@@ -8,33 +8,25 @@ from collections import deque
 from collections.abc import Callable
 
 import structlog
+from msgspec.structs import replace
 
+from ebpfmesh.agent.causes import Causes
 from ebpfmesh.changes import Change, Names, changes, told
 from ebpfmesh.model import Desired, MeshState
 
 log = structlog.get_logger(__name__)
 
 KEPT = 200
-_CAUSES = 4  # named in one line
-_REMEMBERED = 100  # while nothing succeeds
 
 
 class Journal:
     """Compares what the maps hold with what they held, whenever it is told to look."""
 
-    def __init__(
-        self,
-        held: Desired,
-        now: Callable[[], float] = time.time,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """`held`: what the maps hold now. `now`: seconds since 1970. `clock`: never goes back."""
+    def __init__(self, held: Desired, now: Callable[[], float] = time.time) -> None:
+        """`held`: what the maps hold now. `now`: seconds since 1970."""
         self._held = held
         self._names = Names()
         self._now = now
-        self._clock = clock
-        self._heard: dict[str, float] = {}
-        self._acted_on: dict[str, float] = {}
         self._kept: deque[Change] = deque(maxlen=KEPT)
 
     @property
@@ -42,43 +34,24 @@ class Journal:
         """The last changes, the newest first."""
         return tuple(reversed(self._kept))
 
-    # -- causes ---------------------------------------------------------------------------
-
-    def because(self, cause: str) -> None:
-        """Something has happened that may change something."""
-        self._heard.setdefault(cause, self._clock())
-
-    def begin(self) -> None:
-        """All that was heard of till now is acted on from now on."""
-        self._acted_on = dict([*self._acted_on.items(), *self._heard.items()][:_REMEMBERED])
-        self._heard = {}
-
-    def end(self) -> None:
-        """It has been acted on."""
-        self._acted_on = {}
-
-    # -- changes --------------------------------------------------------------------------
-
-    def look(self, holds: Desired, mesh: MeshState) -> None:
+    def look_at_maps(self, actual: Desired, mesh: MeshState, causes: Causes) -> None:
         """Say what is different from the last look."""
+        self._look(replace(actual, attachments=self._held.attachments), mesh, causes)
+
+    def look_at_links(self, actual: Desired, mesh: MeshState, causes: Causes) -> None:
+        """Say where programs have come or gone since the last look."""
+        self._look(replace(self._held, attachments=actual.attachments), mesh, causes)
+
+    def _look(self, holds: Desired, mesh: MeshState, causes: Causes) -> None:
         before, self._held = self._held, holds
-        if holds is before:
-            return
         names = _names(mesh, self._names)
-        since = min(self._acted_on.values(), default=None)
-        took_s = None if since is None else self._clock() - since
         for change in changes(before, holds, names):
-            self._say(told(change, self._now(), self._cause(), took_s))
+            self._say(told(change, self._now(), str(causes), causes.took_s))
         self._names = _names(mesh, Names())
 
     def hub(self, event: str, address: str) -> None:
         """Say that this agent follows another hub, or none."""
         self._say(Change(f"hub.{event}", {"hub": address}, self._now()))
-
-    def _cause(self) -> str:
-        first = sorted(self._acted_on, key=self._acted_on.__getitem__)
-        more = f" and {len(first) - _CAUSES} more" if len(first) > _CAUSES else ""
-        return ", ".join(first[:_CAUSES]) + more
 
     def _say(self, change: Change) -> None:
         self._kept.append(change)

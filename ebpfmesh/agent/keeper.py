@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps the maps in step: looks at the node when told to, and reconciles."""
+"""Keeps the maps in step: looks at the node when told to, and reconciles.
+
+Four things are done side by side, so that none waits for another: dockerd is asked about
+containers, the node is looked at, maps are made to follow what is known, programs are put where
+they belong. Each begins when it has been triggered, and triggers what comes after it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
 
 import structlog
 from msgspec.structs import replace
 
+from ebpfmesh.agent.causes import Causes
+from ebpfmesh.agent.containers import Containers, Source
 from ebpfmesh.agent.deathwatch import DeathWatch
 from ebpfmesh.agent.ingresswatch import IngressWatch
 from ebpfmesh.agent.journal import Journal
@@ -18,13 +25,12 @@ from ebpfmesh.agent.readiness import Readiness
 from ebpfmesh.agent.reconcile import Reconciler
 from ebpfmesh.agent.truth import LocalTruth
 from ebpfmesh.agent.viewer import Viewer
-from ebpfmesh.agent.worker import Worker
+from ebpfmesh.agent.worker import Workers
 from ebpfmesh.datapath.errors import DatapathError
 from ebpfmesh.desired_cache import DesiredCache
 from ebpfmesh.ids import OutOfIds
 from ebpfmesh.metrics import ConvergenceTimer, SyncTimer
-from ebpfmesh.model import BackendState, LocalView, MeshState
-from ebpfmesh.swarm.client import SwarmClient
+from ebpfmesh.model import Attachment, BackendState, Desired, LocalView, MeshState
 from ebpfmesh.swarm.errors import SwarmError
 from ebpfmesh.swarm.events import Event
 from ebpfmesh.swarm.local import LocalContainer
@@ -32,8 +38,9 @@ from ebpfmesh.swarm.local import LocalContainer
 log = structlog.get_logger(__name__)
 
 _RETRY_S = 1.0
-# A burst of changes (a veth has several) is looked at once.
-_COALESCE_S = 0.005
+# A burst of changes (a veth has several) is looked at once. What is known is followed sooner.
+_COALESCE_LOOKS_S = 0.005
+_COALESCE_S = 0.001
 # How often a task that is starting is looked at; a look takes less than a millisecond.
 _STARTING_POLL_S = 0.01
 _STARTING_REST = 4  # ... and the looks take no more than a fifth of the time, however many
@@ -50,10 +57,10 @@ class Keeper:
 
     def __init__(
         self,
-        swarm: SwarmClient,
+        swarm: Source,
         viewer: Viewer,
         reconciler: Reconciler,
-        worker: Worker,
+        workers: Workers,
         *,
         readiness: Readiness,
         journal: Journal,
@@ -67,21 +74,21 @@ class Keeper:
         self.timer = SyncTimer()
         self.convergence = ConvergenceTimer()
         self.reconciler = reconciler
-        self._swarm = swarm
         self._viewer = viewer
-        self._worker = worker
+        self._workers = workers
         self._readiness = readiness
         self.journal = journal
         self._starting: dict[str, BackendState] = {}
         self._seen = set(seen)
         self._report = report
-        self._trigger = asyncio.Event()
-        self._containers: list[LocalContainer] | None = None
-        self._containers_stale = asyncio.Event()
-        self._containers_stale.set()
-        self._local_stale = True
+        self._look_trigger, self._trigger = asyncio.Event(), asyncio.Event()
+        self._attach_trigger = asyncio.Event()
+        self._look_causes, self._causes, self._attach_causes = Causes(), Causes(), Causes()
+        self._containers = Containers(swarm, self._list_changed, self._dockerd_told)
         self._origin_ns = 0
         self._started_ns: dict[str, int] = {}
+        self._attachable = Desired()
+        self._attached: Set[Attachment] | None = None
         self._truth = LocalTruth()
         self._desired = DesiredCache()
         self._deaths = DeathWatch(self.died)
@@ -94,9 +101,8 @@ class Keeper:
         """The Swarm's state has changed."""
         self.mesh = mesh
         state = f"the Swarm's state {mesh.version}" if mesh.version else "the agent's start"
-        self.journal.because(state)
         self.convergence.began(mesh.origin_ns)
-        self._trigger.set()
+        self._because(state)
 
     def notice(self, event: Event) -> None:
         """dockerd has told something of a container of this node: hubs hear of it at once."""
@@ -104,85 +110,130 @@ class Keeper:
             self._started_ns[event.task_id] = event.time_ns
         elif event.action == "die" and event.task_id:
             self._started_ns.pop(event.task_id, None)
-        if self._truth.notice(event):
-            self._happened(event.time_ns)
         of = f" of task {event.task_id}" if event.task_id else ""
-        self.look_again(f"dockerd: {event.action}{of}", containers=True)
+        cause = f"dockerd: {event.action}{of}"
+        if self._truth.notice(event):
+            self._happened(event.time_ns, cause)
+        self._containers.look_at(event.id)
+        self.look_again(cause)
 
     def died(self, task_id: str) -> None:
         """The kernel has told that a task of this node has ended."""
         if self._truth.died(task_id):
-            self._happened(time.time_ns())
-            self.look_again(f"the kernel: end of task {task_id}")
+            cause = f"the kernel: end of task {task_id}"
+            self._happened(time.time_ns(), cause)
+            self.look_again(cause)
 
-    def _happened(self, origin_ns: int) -> None:
+    def _happened(self, origin_ns: int, cause: str) -> None:
         """A fact of this node is new since `origin_ns`."""
         self.convergence.began(origin_ns)
         if self.local is not None:
             self._report(self.local.vtep, self._reported(self.local), origin_ns)
+        self._because(cause)
+
+    def _because(self, cause: str) -> None:
+        """Something is known now that the maps may not hold yet."""
+        self._causes.because(cause)
+        self._trigger.set()
 
     def look_again(self, cause: str, *, containers: bool = False) -> None:
         """Something has changed at the node's links or, if so said, among its containers."""
-        self.journal.because(cause)
+        self._look_causes.because(cause)
         if containers:
-            self._containers_stale.set()
-        self._look_at_node()
+            self._containers.look()
+        self._look_trigger.set()
 
-    def _look_at_node(self) -> None:
-        self._local_stale = True
-        self._trigger.set()
+    def _list_changed(self) -> None:
+        self._deaths.follow(self._containers.listed or ())
+        self._because("dockerd: its containers")
+        self._look_trigger.set()
+
+    def _dockerd_told(self, question: str, error: SwarmError | None) -> None:
+        if error is not None:
+            self._failed(f"dockerd: {question}", error)
+        else:
+            self._succeeded(f"dockerd: {question}")
 
     # -- the loops ------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Keeps the maps in step, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._keep_containers(), name="containers")
+            group.create_task(self._containers.run(), name="containers")
             group.create_task(self._watch_starting(), name="starting")
-            group.create_task(self._keep_in_step(), name="sync")
+            group.create_task(self._keep_looking(), name="looks")
+            group.create_task(self._keep_in_step(), name="maps")
+            group.create_task(self._keep_attached(), name="links")
 
-    async def _keep_containers(self) -> None:
-        """Lists the containers when they may have changed; nothing else waits for that."""
-        while True:
-            await self._containers_stale.wait()
-            self._containers_stale.clear()
-            try:
-                self._containers = await self._swarm.local_tasks()
-                self._deaths.follow(self._containers)
-            except SwarmError as error:
-                self._failed("containers", error)
-                await asyncio.sleep(_RETRY_S)
-                self._containers_stale.set()
-            else:
-                self._succeeded("containers")
-                self._look_at_node()
+    async def _keep_looking(self) -> None:
+        """Looks at the node at every trigger, and has the maps follow."""
+
+        async def look() -> bool:
+            if self._containers.listed is None:
+                return False
+            self.local = await self._look(self._containers.listed)
+            self._look_causes.hand_on(self._causes)
+            self._trigger.set()
+            return True
+
+        await self._again("node", self._look_trigger, self._look_causes, _COALESCE_LOOKS_S, look)
 
     async def _keep_in_step(self) -> None:
-        """Reconciles at every trigger. Failures are kept and tried again."""
-        while True:
-            await self._trigger.wait()
-            await asyncio.sleep(_COALESCE_S)
-            self._trigger.clear()
-            if self._containers is None:
-                continue
-            self.journal.begin()
-            try:
-                await self._look_and_sync(self._containers)
-            except (DatapathError, OutOfIds, ExceptionGroup, OSError) as error:
-                self._failed("maps", error)
-                await asyncio.sleep(_RETRY_S)
-                self._look_at_node()
-            else:
-                self.journal.end()
-                self._succeeded("maps")
+        """Has the maps follow what is known, and the programs after them."""
 
-    async def _look_and_sync(self, containers: list[LocalContainer]) -> None:
-        """First what is known already; then what a look at the node brings: that takes longer."""
-        if self.local is not None:
-            self.local = self._with_news(self.local, containers)
+        async def follow() -> bool:
+            if self.local is None:
+                return False
+            self.local = self._with_news(self.local, self._containers.listed or ())
             await self._follow(self.local)
-        if self.local is None or self._local_stale:
-            await self._follow(await self._look(containers))
+            self._causes.hand_on(self._attach_causes)
+            self._attach_trigger.set()
+            return True
+
+        await self._again("maps", self._trigger, self._causes, _COALESCE_S, follow)
+
+    async def _keep_attached(self) -> None:
+        """Puts programs where they belong, once the maps are ready for them."""
+
+        async def attach() -> bool:
+            mesh, desired = self.mesh, self._attachable
+            whole = mesh.version > 0
+            if desired.attachments is not self._attached:
+                try:
+                    await self._workers.links(self.reconciler.attach, desired, whole=whole)
+                finally:
+                    self.journal.look_at_links(self.reconciler.actual, mesh, self._attach_causes)
+                self._attached = desired.attachments
+            self.synced |= whole
+            return True
+
+        await self._again("links", self._attach_trigger, self._attach_causes, 0.0, attach)
+
+    async def _again(
+        self,
+        what: str,
+        trigger: asyncio.Event,
+        causes: Causes,
+        coalesce_s: float,
+        work: Callable[[], Awaitable[bool]],
+    ) -> None:
+        """Works at every trigger, if it can yet. Failures are kept and tried again."""
+        while True:
+            await trigger.wait()
+            await asyncio.sleep(coalesce_s)
+            trigger.clear()
+            causes.begin()
+            try:
+                done = await work()
+            except (DatapathError, OutOfIds, ExceptionGroup, OSError) as error:
+                self._failed(what, error)
+                await asyncio.sleep(_RETRY_S)
+                trigger.set()
+                self._look_trigger.set()
+            else:
+                if done:
+                    causes.end()
+                    self._succeeded(what)
 
     async def _follow(self, local: LocalView) -> None:
         began = time.monotonic()
@@ -200,16 +251,15 @@ class Keeper:
     async def _sync(self, mesh: MeshState, local: LocalView) -> int:
         self._labels.look(mesh)
         self._ingress.look(mesh)
-        whole = mesh.version > 0
         desired = self._desired.of(mesh, local)
         try:
-            steps = await self._worker(self.reconciler.sync, desired, whole=whole)
+            steps = await self._workers.maps(self.reconciler.sync, desired, whole=mesh.version > 0)
         finally:
-            self.journal.look(self.reconciler.actual, mesh)
-        self.synced |= whole
+            self.journal.look_at_maps(self.reconciler.actual, mesh, self._causes)
+        self._attachable = desired
         return steps
 
-    def _with_news(self, local: LocalView, containers: list[LocalContainer]) -> LocalView:
+    def _with_news(self, local: LocalView, containers: Sequence[LocalContainer]) -> LocalView:
         """The node as it was seen last, but for what has been told of its tasks since."""
         listed = {container.task_id: container.state for container in containers}
         known = self._starting | self._truth.states
@@ -220,21 +270,15 @@ class Keeper:
         self._tell(local := replace(local, tasks=tasks))
         return local
 
-    async def _look(self, containers: list[LocalContainer]) -> LocalView:
+    async def _look(self, containers: Sequence[LocalContainer]) -> LocalView:
         """The node as it is."""
-        self._local_stale = False
         mesh = self.mesh
-        try:
-            self._starting = await self._look_at_starting(containers, mesh)
-            known = self._starting | self._truth.states
-            local = await self._worker(self._viewer.look, containers, known)
-        except BaseException:
-            self._local_stale = True
-            raise
-        self.local = local = replace(local, ended=self._ended(local))
-        self._forget(mesh.tasks.keys() | local.tasks.keys())
+        self._starting = await self._look_at_starting(containers, mesh)
+        known = self._starting | self._truth.states
+        local = await self._workers.looks(self._viewer.look, containers, known)
+        local = replace(local, ended=self._ended(local))
+        self._forget(self.mesh.tasks.keys() | local.tasks.keys())
         self._note_starts(local)
-        self._tell(local)
         return local
 
     def _ended(self, local: LocalView) -> frozenset[str]:
@@ -259,27 +303,27 @@ class Keeper:
         self._origin_ns = self._origin_ns or min(seen, default=0)
 
     async def _look_at_starting(
-        self, containers: list[LocalContainer], mesh: MeshState
+        self, containers: Sequence[LocalContainer], mesh: MeshState
     ) -> dict[str, BackendState]:
-        return await self._worker(self._readiness.starting, containers, mesh)
+        return await self._workers.sockets(self._readiness.starting, containers, mesh)
 
     async def _watch_starting(self) -> None:
         """Looks again as soon as one of the tasks that are starting is ready."""
         took_s, last_ns = 0.0, 0
         while True:
             await asyncio.sleep(max(_STARTING_POLL_S, _STARTING_REST * took_s))
-            if not self._starting or self._containers is None:
+            if not self._starting or self._containers.listed is None:
                 last_ns = 0
                 continue
             began, began_ns = time.monotonic(), time.time_ns()
-            found = await self._look_at_starting(self._containers, self.mesh)
+            found = await self._look_at_starting(self._containers.listed, self.mesh)
             took_s = time.monotonic() - began
             if found.keys() != self._starting.keys():
                 self._starting = found
                 # It was not ready yet at the look before.
                 self.convergence.began(last_ns or began_ns)
                 self._origin_ns = last_ns or began_ns
-                self.look_again("a task that was starting")
+                self._because("a task that was starting")
             last_ns = began_ns
 
     def _reported(self, local: LocalView) -> dict[str, BackendState]:
@@ -295,8 +339,9 @@ class Keeper:
         self.timer.failed()
         causes = error.exceptions if isinstance(error, ExceptionGroup) else (error,)
         text = "; ".join(str(cause) for cause in causes)
-        if text != self._errors.get(what):
-            self._errors[what] = text
+        known = text in self._errors.values()
+        self._errors[what] = text
+        if not known:
             log.error("sync.failed", error=text)
 
     def _succeeded(self, what: str) -> None:
@@ -306,4 +351,4 @@ class Keeper:
     @property
     def error(self) -> str:
         """What keeps the maps from following; empty if nothing does."""
-        return "; ".join(self._errors.values())
+        return "; ".join(dict.fromkeys(self._errors.values()))

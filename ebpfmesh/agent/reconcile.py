@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import singledispatchmethod
 from itertools import groupby
+from threading import Lock
 
 import numpy as np
 import structlog
@@ -51,15 +52,17 @@ from ebpfmesh.plan import (
     RetireBackend,
     applied,
     plan,
+    plan_links,
 )
 
 log = structlog.get_logger(__name__)
 
 
 class Reconciler:
-    """Brings the maps to a desired state, one plan after the other.
+    """Brings maps and links to a desired state, one plan after the other.
 
-    All methods block on system calls: call them in a thread, one at a time.
+    All methods block on system calls: call them in a thread, one at a time. `attach` alone may
+    run in another one meanwhile.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Reconciler:
         self.shares: dict[PoolKey, dict[BackendKey, float]] = {}
         self._attacher = attacher
         self._now_s = now_s
+        self._lock = Lock()  # of `actual`, while it becomes another one
 
     def adopt(self) -> None:
         """Takes over what an earlier agent has left in the maps, with the ids that it gave.
@@ -126,20 +130,36 @@ class Reconciler:
     def sync(self, desired: Desired, *, whole: bool) -> int:
         """Brings the maps to `desired`; returns how many operations that took.
 
-        What could be applied before an error stays applied; the next call does the rest. A
-        place that programs could not be attached to keeps nothing else from its turn: those
-        errors are raised together at the end, as an `ExceptionGroup`.
+        What could be applied before an error stays applied; the next call does the rest.
         """
         rested = self.ids.backends.rested(self._now_s())
         operations = plan(desired, self.actual, whole=whole, rested=rested)
-        failures: list[AttachError] = []
         for _, group in groupby(operations, key=type):
-            self._apply_group(tuple(group), failures)
+            self._apply_group(tuple(group))
+        return len(operations)
+
+    def attach(self, desired: Desired, *, whole: bool) -> int:
+        """Brings the programs at links to `desired`; returns how many operations that took.
+
+        A place that programs could not be attached to keeps no other from its turn: those errors
+        are raised together at the end, as an `ExceptionGroup`.
+        """
+        operations = plan_links(desired, self.actual, whole=whole)
+        failures: list[AttachError] = []
+        for operation in operations:
+            try:
+                self._apply(operation)
+            except PlaceGone as error:
+                log.debug("programs.place_gone", error=str(error))
+            except AttachError as error:
+                failures.append(error)
+            else:
+                self._note((operation,))
         if failures:
             raise ExceptionGroup("programs were not attached everywhere", failures)
         return len(operations)
 
-    def _apply_group(self, operations: tuple[Operation, ...], failures: list[AttachError]) -> None:
+    def _apply_group(self, operations: tuple[Operation, ...]) -> None:
         """Operations of one kind; tables go in as one batch."""
         done: list[Operation] = []
         try:
@@ -148,15 +168,14 @@ class Reconciler:
                 done.extend(operations)
                 return
             for operation in operations:
-                try:
-                    self._apply(operation)
-                except PlaceGone as error:
-                    log.debug("programs.place_gone", error=str(error))
-                except AttachError as error:
-                    failures.append(error)
-                else:
-                    done.append(operation)
+                self._apply(operation)
+                done.append(operation)
         finally:
+            self._note(done)
+
+    def _note(self, done: Collection[Operation]) -> None:
+        """What has been applied is there from now on."""
+        with self._lock:
             self.actual = applied(self.actual, done)
 
     def _put_tables(self, operations: list[PutTable]) -> None:
@@ -246,7 +265,8 @@ class Reconciler:
     def _(self, operation: Attach) -> None:
         vips = self._vips(operation.attachment.vni)
         attached = self._attacher.attach(operation.attachment, vips)
-        self.attached[operation.attachment] = attached
+        # Whoever looks through it does so in another thread.
+        self.attached = {**self.attached, operation.attachment: attached}
         log.debug("xdp.mode", link=operation.attachment.name, xdp=str(attached.xdp))
 
     def _vips(self, vni: int) -> dict[str, str]:
@@ -294,7 +314,8 @@ class Reconciler:
     @_apply.register
     def _(self, operation: Detach) -> None:
         detach(operation.attachment)
-        self.attached.pop(operation.attachment, None)
+        rest = {place: one for place, one in self.attached.items() if place != operation.attachment}
+        self.attached = rest
 
 
 def _in_turn(numbers: list[int], size: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import time
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from ebpfmesh.agent.readiness import Readiness
 from ebpfmesh.agent.reconcile import Reconciler
 from ebpfmesh.agent.recount import RECOUNT_INTERVAL_S, patience, recount
 from ebpfmesh.agent.viewer import Viewer
-from ebpfmesh.agent.worker import Worker
+from ebpfmesh.agent.worker import Workers
 from ebpfmesh.config import Config
 from ebpfmesh.datapath.attach import Attacher, XdpPolicy
 from ebpfmesh.datapath.datapath import (
@@ -54,6 +55,9 @@ log = structlog.get_logger(__name__)
 _START_RETRY_S = 1.0
 _SAVE_GAP_S = 1.0
 _WATCH_RETRY_S = 1.0
+# After so long a thread lets another have the interpreter (5 ms by default): whoever waits for an
+# answer gives it away each time, and a change goes through many hands.
+_SWITCH_S = 0.0005
 
 
 class Agent:
@@ -61,15 +65,16 @@ class Agent:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._worker = Worker()
+        self._workers = Workers()
 
     async def run(self) -> None:
         """Runs until cancelled. What is attached stays attached and goes on working.
 
         Raises `DatapathError` if the datapath cannot be opened on this node.
         """
+        sys.setswitchinterval(_SWITCH_S)
         async with contextlib.AsyncExitStack() as stack:
-            stack.callback(self._worker.close)
+            stack.callback(self._workers.close)
             url = f"unix://{self._config.docker_socket}"
             self._swarm = await stack.enter_async_context(SwarmClient(url))
             self._info, self._certificates = await self._join()
@@ -109,7 +114,7 @@ class Agent:
             patterns(config.interfaces),
             spoof_check=config.spoof_check,
         )
-        self._datapath, reconciler = await self._worker(self._open_datapath, viewer)
+        self._datapath, reconciler = await self._workers.maps(self._open_datapath, viewer)
         self._store = StateStore(Path(config.state_dir) / "mesh.state")
         known = await asyncio.to_thread(self._store.load, self._certificates.identity.swarm_id)
         self._journal = Journal(reconciler.actual)
@@ -126,7 +131,7 @@ class Agent:
             self._swarm,
             viewer,
             reconciler,
-            self._worker,
+            self._workers,
             readiness=readiness,
             journal=self._journal,
             report=self._hub.report,
@@ -179,7 +184,7 @@ class Agent:
             self._keeper,
             self._hub,
             self._hub_role,
-            self._worker,
+            self._workers.maps,
         )
         runner = await serve_socket(answers, Path(config.socket))
         stack.push_async_callback(runner.cleanup)
@@ -283,6 +288,6 @@ class Agent:
             await asyncio.sleep(RECOUNT_INTERVAL_S)
             module, reconciler = self._datapath.module, self._keeper.reconciler
             try:
-                await self._worker(recount, reconciler, module, limits)
+                await self._workers.maps(recount, reconciler, module, limits)
             except DatapathError as error:
                 log.warning("connections.not_recounted", error=str(error))

@@ -9,11 +9,11 @@ from types import TracebackType
 
 import structlog
 
-from ebpfmesh.swarm.api import NetworkDoc, TaskDoc
+from ebpfmesh.swarm.api import ContainerDoc, NetworkDoc, TaskDoc
 from ebpfmesh.swarm.docker import Engine
 from ebpfmesh.swarm.errors import SwarmError
 from ebpfmesh.swarm.events import Event, Resync
-from ebpfmesh.swarm.local import LocalContainer, NodeInfo, local_container, node_info
+from ebpfmesh.swarm.local import NodeInfo, node_info
 from ebpfmesh.swarm.mesh import Snapshot, is_encrypted
 
 DEFAULT_URL = "unix:///var/run/docker.sock"
@@ -64,17 +64,17 @@ class SwarmClient:
         )
         return Snapshot(services=services, tasks=tasks, nodes=nodes, networks=networks)
 
-    async def local_tasks(self) -> list[LocalContainer]:
-        """The running containers of this node that are Swarm tasks."""
-        ids, gateways = await asyncio.gather(
-            self._engine.task_container_ids(), self._engine.network(GATEWAY_NETWORK)
-        )
-        found = await asyncio.gather(*(self._local_task(an_id, gateways) for an_id in ids))
-        return [container for container in found if container is not None]
+    async def task_container_ids(self) -> list[str]:
+        """The running containers of this node that Swarm made."""
+        return await self._engine.task_container_ids()
 
-    async def _local_task(self, an_id: str, gateways: NetworkDoc | None) -> LocalContainer | None:
-        doc = await self._engine.container(an_id)
-        return None if doc is None else local_container(doc, gateways)
+    async def container(self, container_id: str) -> ContainerDoc | None:
+        """One container, None if it is gone. While dockerd works on it there is no answer."""
+        return await self._engine.container(container_id)
+
+    async def gateways(self) -> NetworkDoc | None:
+        """The network of the containers' way out; None before dockerd has made it."""
+        return await self._engine.network(GATEWAY_NETWORK)
 
     async def ingress_is_encrypted(self) -> bool:
         """Whether the ingress network is, as this node knows it: no manager is needed."""

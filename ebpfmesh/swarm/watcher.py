@@ -59,7 +59,7 @@ class WatcherSettings(msgspec.Struct, frozen=True):
     """
 
     task_poll_interval_s: float = 0.5
-    brisk_poll_interval_s: float = 0.02
+    brisk_poll_interval_s: float = 0.01
     brisk_for_s: float = 5.0
     full_interval_s: float = 10.0
     min_gap_s: float = 0.01
@@ -189,12 +189,15 @@ class MeshWatcher:
             self.look(Look.TASKS)
 
     def _pause_s(self) -> float:
+        """How long to rest after the gap that there is between any two refreshes."""
         settings, took_s = self._settings, self._poll_took_s
         services = self._snapshot.services if self._snapshot else []
         if time.monotonic() < self._brisk_until_s or updating(services):
             brisk_s = max(settings.brisk_poll_interval_s, BRISK_REST * took_s)
-            return min(brisk_s, settings.task_poll_interval_s)
-        return max(settings.task_poll_interval_s, POLL_REST * took_s)
+            rest_s = min(brisk_s, settings.task_poll_interval_s)
+        else:
+            rest_s = max(settings.task_poll_interval_s, POLL_REST * took_s)
+        return rest_s - settings.min_gap_s
 
     async def _refresh(self) -> None:
         self._trigger.clear()

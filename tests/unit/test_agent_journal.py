@@ -6,13 +6,16 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
 import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from ebpfmesh.agent.causes import Causes
 from ebpfmesh.agent.journal import KEPT, Journal
 from ebpfmesh.cli import logs
 from ebpfmesh.model import (
+    Attachment,
     Backend,
     BackendKey,
     BackendState,
@@ -41,21 +44,21 @@ class Clock:
         return self.now_s
 
 
-def a_journal(clock: Clock, held: Desired | None = None) -> Journal:
-    return Journal(held or Desired(), lambda: 1.7e9, clock)
+def a_journal(held: Desired | None = None) -> Journal:
+    return Journal(held or Desired(), lambda: 1.7e9)
 
 
 def test_a_change_has_its_cause_and_the_time_it_took() -> None:
     clock = Clock()
-    journal = a_journal(clock, holding(BackendState.READY))
-    journal.because("dockerd: kill of task t1")
+    journal, causes = a_journal(holding(BackendState.READY)), Causes(clock)
+    causes.because("dockerd: kill of task t1")
     clock.now_s += 0.020
-    journal.because("links")
-    journal.begin()
+    causes.because("links")
+    causes.begin()
     clock.now_s += 0.005
-    journal.because("not yet")
+    causes.because("not yet")
     with capture_logs() as lines:
-        journal.look(holding(BackendState.DRAINING), MESH)
+        journal.look_at_maps(holding(BackendState.DRAINING), MESH, causes)
     (line,) = lines
     assert line["event"] == "backend.state"
     assert (line["service"], line["state"], line["was"]) == ("web", "draining", "ready")
@@ -65,52 +68,78 @@ def test_a_change_has_its_cause_and_the_time_it_took() -> None:
 
 
 def test_causes_end_with_what_they_caused() -> None:
-    journal = a_journal(Clock())
-    journal.because("first")
-    journal.begin()
-    journal.end()
-    journal.because("second")
-    journal.begin()
-    journal.look(holding(BackendState.READY), MESH)
-    assert {change.cause for change in journal.recent} == {"second"}
+    causes = Causes(Clock())
+    causes.because("first")
+    causes.begin()
+    causes.end()
+    assert (str(causes), causes.took_s) == ("", None)
+    causes.because("second")
+    causes.begin()
+    assert str(causes) == "second"
 
 
 def test_causes_of_what_has_failed_are_those_of_the_next_try() -> None:
-    journal = a_journal(Clock())
-    journal.because("first")
-    journal.begin()
-    journal.because("second")
-    journal.begin()
-    journal.look(holding(BackendState.READY), MESH)
-    assert {change.cause for change in journal.recent} == {"first, second"}
+    causes = Causes(Clock())
+    causes.because("first")
+    causes.begin()
+    causes.because("second")
+    causes.begin()
+    assert str(causes) == "first, second"
+
+
+def test_causes_of_a_look_are_those_of_what_it_has_shown() -> None:
+    clock = Clock()
+    looks, maps = Causes(clock), Causes(clock)
+    looks.because("links")
+    looks.begin()
+    clock.now_s += 0.1
+    looks.because("not looked at yet")
+    maps.because("the Swarm's state 2")
+    looks.hand_on(maps)
+    looks.end()
+    maps.begin()
+    assert str(maps) == "links, the Swarm's state 2"
+    assert maps.took_s == pytest.approx(0.1)
+    looks.begin()
+    assert str(looks) == "not looked at yet"
 
 
 def test_many_causes_are_counted() -> None:
-    journal = a_journal(Clock())
+    causes = Causes(Clock())
     for number in range(9):
-        journal.because(f"c{number}")
-    journal.begin()
-    journal.look(holding(BackendState.READY), MESH)
-    assert journal.recent[0].cause == "c0, c1, c2, c3 and 5 more"
+        causes.because(f"c{number}")
+    causes.begin()
+    assert str(causes) == "c0, c1, c2, c3 and 5 more"
+
+
+def test_maps_and_links_are_looked_at_apart() -> None:
+    place = Attachment("overlay", "/ns", 7, "veth0", 4096)
+    both = msgspec.structs.replace(holding(BackendState.READY), attachments=frozenset({place}))
+    journal, causes = a_journal(), Causes(Clock())
+    journal.look_at_links(both, MESH, causes)
+    assert [change.event for change in journal.recent] == ["programs.attached"]
+    journal.look_at_maps(both, MESH, causes)
+    assert [change.event for change in journal.recent][:2] == ["backend.added", "service.added"]
+    assert len(journal.recent) == 3
 
 
 def test_what_was_held_before_is_no_change() -> None:
     held = holding(BackendState.READY)
-    journal = a_journal(Clock(), held)
-    journal.look(holding(BackendState.READY), MESH)
+    journal = a_journal(held)
+    journal.look_at_maps(holding(BackendState.READY), MESH, Causes())
     assert not journal.recent
 
 
 def test_a_service_that_has_gone_keeps_its_name_for_that_line() -> None:
-    journal = a_journal(Clock())
-    journal.look(holding(BackendState.READY), MESH)
-    journal.look(Desired(), MeshState(version=2))
+    journal = a_journal()
+    journal.look_at_maps(holding(BackendState.READY), MESH, Causes())
+    journal.look_at_maps(Desired(), MeshState(version=2), Causes())
     removed = next(change for change in journal.recent if change.event == "service.removed")
     assert removed.fields["service"] == "web"
 
 
 def test_the_last_ones_are_kept_the_newest_first() -> None:
-    journal = a_journal(Clock())
+    journal = a_journal()
     for number in range(KEPT + 5):
         journal.hub("following", f"hub{number}")
     assert len(journal.recent) == KEPT
@@ -141,9 +170,10 @@ def test_names_can_neither_speak_to_the_terminal_nor_forge_a_line(form: str) -> 
     with logging_to(stream, form):
         structlog.get_logger("test").info("service.added", service=evil)
         journal = Journal(Desired())
-        journal.because(evil)
-        journal.begin()
-        journal.look(holding(BackendState.READY), mesh)
+        causes = Causes()
+        causes.because(evil)
+        causes.begin()
+        journal.look_at_maps(holding(BackendState.READY), mesh, causes)
         logging.getLogger("a.library").warning("no such service: %s", evil)
         structlog.get_logger("test").info("short", service="a\u202eb\x9bc")
     lines = stream.getvalue().splitlines()

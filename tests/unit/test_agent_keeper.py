@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
@@ -18,9 +20,10 @@ from ebpfmesh.agent.keeper import Keeper
 from ebpfmesh.agent.readiness import Readiness
 from ebpfmesh.agent.reconcile import Reconciler
 from ebpfmesh.agent.viewer import Viewer
-from ebpfmesh.agent.worker import Worker
+from ebpfmesh.agent.worker import Workers
 from ebpfmesh.datapath.listening import Listener
 from ebpfmesh.model import (
+    Attachment,
     BackendKey,
     BackendState,
     Desired,
@@ -35,10 +38,16 @@ from ebpfmesh.model import (
     Service,
     Task,
 )
-from ebpfmesh.swarm.client import SwarmClient
+from ebpfmesh.swarm.api import (
+    ContainerConfig,
+    ContainerDoc,
+    ContainerState,
+    NetworkDoc,
+    NetworkSettings,
+)
 from ebpfmesh.swarm.errors import DockerUnavailable
 from ebpfmesh.swarm.events import Event, Kind
-from ebpfmesh.swarm.local import TASK_ID, LocalContainer
+from ebpfmesh.swarm.local import SERVICE_ID, TASK_ID, LocalContainer
 
 READY, STARTING, DRAINING, STOPPING, GONE = BackendState
 PATIENCE_S = 20.0
@@ -55,25 +64,43 @@ MESH = MeshState(
 )
 
 
+def doc_of(container: LocalContainer) -> ContainerDoc:
+    """As dockerd describes it."""
+    started = datetime.fromtimestamp(container.started_s, tz=UTC).isoformat()
+    return ContainerDoc(
+        container.id,
+        ContainerState("running", running=True, pid=container.pid, started_at=started),
+        ContainerConfig({TASK_ID: container.task_id, SERVICE_ID: container.service_id}),
+        NetworkSettings(container.sandbox),
+    )
+
+
 class FakeNode:
     """dockerd, links, sockets and maps of one node."""
 
     def __init__(self, seen: Sequence[str] = ()) -> None:
         self.containers = [CONTAINER]
-        self.answering = asyncio.Event()
-        self.answering.set()
+        self.answering, self.seen, self.placing = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        for each in (self.answering, self.seen, self.placing):
+            each.set()
+        self.busy: set[str] = set()
         self.error = ""
         self.lists = self.looks = 0
         self.listening: set[Listener] = set()
+        self.attached: Set[Attachment] = frozenset()
+        self.attachments: frozenset[Attachment] = frozenset()
         self.desired = self.actual = Desired()
         self.sync_error: Exception | None = None
         self.reports: list[tuple[dict[str, BackendState], int]] = []
+        workers = SimpleNamespace(
+            maps=self._call, looks=self._see, links=self._place, sockets=self._call
+        )
         readiness = Readiness(1000.0, look=lambda _: frozenset(self.listening))
         self.keeper = Keeper(
-            cast(SwarmClient, self),
+            self,
             cast(Viewer, self),
             cast(Reconciler, self),
-            cast(Worker, self._call),
+            cast(Workers, workers),
             readiness=readiness,
             journal=Journal(self.actual),
             report=self._report,
@@ -85,17 +112,38 @@ class FakeNode:
         await asyncio.sleep(0)
         return function(*args, **kwargs)
 
+    async def _see(self, function: Callable[..., Any], *args: object) -> Any:
+        result = function(*args)
+        await self.seen.wait()
+        return result
+
+    async def _place(self, function: Callable[..., Any], *args: object, **kwargs: object) -> Any:
+        await self.placing.wait()
+        return function(*args, **kwargs)
+
     def _report(self, _vtep: str, tasks: dict[str, BackendState], origin_ns: int) -> None:
         """The hubs hear only of what is new."""
         if not self.reports or tasks != self.reports[-1][0]:
             self.reports.append((tasks, origin_ns))
 
-    async def local_tasks(self) -> list[LocalContainer]:
+    async def task_container_ids(self) -> list[str]:
         self.lists += 1
+        await self._answer()
+        return [container.id for container in self.containers]
+
+    async def container(self, container_id: str) -> ContainerDoc | None:
+        await self._answer()
+        while container_id in self.busy:
+            await asyncio.sleep(0)
+        return next((doc_of(c) for c in self.containers if c.id == container_id), None)
+
+    async def gateways(self) -> NetworkDoc | None:
+        return None
+
+    async def _answer(self) -> None:
         await self.answering.wait()
         if self.error:
             raise DockerUnavailable(self.error)
-        return list(self.containers)
 
     def look(
         self, containers: Sequence[LocalContainer], known: Mapping[str, BackendState]
@@ -105,7 +153,7 @@ class FakeNode:
             c.task_id: LocalTask(c.task_id, c.id, max(c.state, known.get(c.task_id, READY)))
             for c in containers
         }
-        return LocalView("n1", "192.0.2.11", "eth0", tasks=tasks)
+        return LocalView("n1", "192.0.2.11", "eth0", tasks=tasks, attachments=self.attachments)
 
     def sync(self, desired: Desired, *, whole: bool) -> int:  # noqa: ARG002 - as the Reconciler
         if self.sync_error:
@@ -113,6 +161,10 @@ class FakeNode:
         steps = int(desired != self.desired)
         self.desired = desired
         return steps
+
+    def attach(self, desired: Desired, *, whole: bool) -> int:  # noqa: ARG002 - as the Reconciler
+        self.attached = desired.attachments
+        return 0
 
     # -- what is asked ----------------------------------------------------------------------
 
@@ -344,3 +396,76 @@ async def test_news_are_followed_before_the_node_is_looked_at() -> None:
         await until(lambda: bool(states))
         assert states[0] is STOPPING
         assert node.converged() == 1
+
+
+@pytest.mark.asyncio
+async def test_while_the_node_is_looked_at_the_swarms_changes_are_followed() -> None:
+    """The kernel may keep who looks at links waiting for as long as a container takes to end."""
+    async with running() as node:
+        await until(lambda: node.state is READY)
+        node.seen.clear()
+        looks = node.looks
+        node.keeper.look_again("a test")
+        await until(lambda: node.looks > looks)
+        leaving = msgspec.structs.replace(TASK, state=DRAINING)
+        node.keeper.take_state(msgspec.structs.replace(MESH, version=2, tasks={"t1": leaving}))
+        await until(lambda: node.state is DRAINING)
+        node.told("kill", signal="15")
+        await until(lambda: node.state is STOPPING)
+        node.seen.set()
+        await until(lambda: node.looks > looks + 1)
+        assert node.state is STOPPING
+
+
+@pytest.mark.asyncio
+async def test_while_programs_are_put_in_place_changes_are_followed() -> None:
+    async with running() as node:
+        await until(lambda: node.state is READY and node.keeper.synced)
+        node.placing.clear()
+        node.attachments = frozenset({Attachment("overlay", "/ns", 7, "veth0", 4096)})
+        node.keeper.look_again("a test")
+        await until(lambda: node.desired.attachments == node.attachments)
+        node.told("kill", signal="15")
+        await until(lambda: node.state is STOPPING)
+        assert not node.attached
+        node.placing.set()
+        await until(lambda: node.attached == node.attachments)
+
+
+@pytest.mark.asyncio
+async def test_a_container_that_dockerd_is_busy_with_keeps_no_other_waiting() -> None:
+    busy = msgspec.structs.replace(CONTAINER, id="c0", task_id="t0")
+    async with running(containers=[busy]) as node:
+        await until(lambda: node.state is STARTING)
+        node.busy = {"c0"}
+        node.told("kill", signal="15", **{TASK_ID: "t0"})
+        node.keeper.look_again("a test", containers=True)
+        node.containers.append(CONTAINER)
+        node.told("start")
+        await until(lambda: node.state is READY)
+        node.busy = set()
+
+
+@pytest.mark.asyncio
+async def test_what_is_listed_while_the_node_is_looked_at_is_looked_at_next() -> None:
+    async with running(containers=[]) as node:
+        await until(lambda: node.state is STARTING)
+        node.seen.clear()
+        looks = node.looks
+        node.keeper.look_again("a test")
+        await until(lambda: node.looks > looks)
+        node.containers = [CONTAINER]
+        node.told("start")
+        await until(lambda: node.keeper._containers.listed != ())
+        node.seen.set()
+        await until(lambda: node.state is READY)
+
+
+@pytest.mark.asyncio
+async def test_a_node_is_in_step_when_its_programs_are_in_place() -> None:
+    async with running() as node:
+        node.placing.clear()
+        await until(lambda: node.state is READY)
+        assert not node.keeper.synced
+        node.placing.set()
+        await until(lambda: node.keeper.synced)

@@ -341,25 +341,28 @@ def test_gone_backend_rests_before_its_id_is_free(maps: MemoryMaps, clock: Clock
     assert [b.key.task_id for b in maps.stored_backends.values()] == ["b"]
 
 
-def test_failed_attachment_holds_up_nothing_else(maps: MemoryMaps, clock: Clock) -> None:
+def test_failed_attachment_holds_up_no_other(maps: MemoryMaps, clock: Clock) -> None:
     attacher = MemoryAttacher({VETH: AttachError("no such driver")})
     r = reconciler(maps, attacher, clock)
     wanted = desired("a", attachments=frozenset({NIC, VETH}))
     with pytest.raises(ExceptionGroup) as raised:
-        r.sync(wanted, whole=True)
+        r.attach(wanted, whole=True)
     assert [str(error) for error in raised.value.exceptions] == ["no such driver"]
     assert attacher.attached == [NIC]
-    assert maps.stored_pools
     attacher.failing.clear()
-    r.sync(wanted, whole=True)
+    r.attach(wanted, whole=True)
     assert attacher.attached == [NIC, VETH]
+    assert r.attach(wanted, whole=True) == 0
 
 
 def test_a_new_link_hears_of_the_vips_of_its_network(maps: MemoryMaps, clock: Clock) -> None:
     attacher = MemoryAttacher()
     elsewhere = Attachment(role=Role.OVERLAY, netns="/other", ifindex=7, name="veth0", vni=VNI + 1)
     wanted = desired("a", attachments=frozenset({NIC, VETH, elsewhere}))
-    reconciler(maps, attacher, clock).sync(wanted, whole=True)
+    r = reconciler(maps, attacher, clock)
+    r.sync(wanted, whole=True)
+    assert not attacher.announced
+    r.attach(wanted, whole=True)
     assert attacher.announced == {NIC: {}, VETH: {VIP.address: VIP_MAC}, elsewhere: {}}
 
 
@@ -368,11 +371,14 @@ def test_it_hears_of_the_mac_of_dockers_own_load_balancer(maps: MemoryMaps, cloc
     balancer = {EndpointKey(VNI, 0): Endpoint("10.0.1.3", "02:42:0a:00:01:03")}
     wanted = desired("a", attachments=frozenset({VETH}))
     wanted = msgspec.structs.replace(wanted, endpoints=balancer)
-    reconciler(maps, attacher, clock).sync(wanted, whole=True)
+    r = reconciler(maps, attacher, clock)
+    r.sync(wanted, whole=True)
+    assert not attacher.announced
+    r.attach(wanted, whole=True)
     assert attacher.announced == {VETH: {VIP.address: "02:42:0a:00:01:03"}}
 
 
 def test_place_that_has_gone_is_no_failure(maps: MemoryMaps, clock: Clock) -> None:
     r = reconciler(maps, MemoryAttacher({VETH: PlaceGone("veth0")}), clock)
-    r.sync(desired("a", attachments=frozenset({VETH})), whole=True)
+    r.attach(desired("a", attachments=frozenset({VETH})), whole=True)
     assert VETH not in r.actual.attachments

@@ -25,7 +25,7 @@ from ebpfmesh.model import (
     Protocol,
     Scheduler,
 )
-from ebpfmesh.plan import Actual, Operation, applied, laid_over, plan
+from ebpfmesh.plan import Actual, Operation, applied, laid_over, plan, plan_links
 
 ORDER = [
     ops.PutNode,
@@ -36,7 +36,6 @@ ORDER = [
     ops.PutFrontend,
     ops.PutAddress,
     ops.PutEndpoint,
-    ops.Attach,
     ops.DelFrontend,
     ops.DelAllowed,
     ops.DelPool,
@@ -45,7 +44,6 @@ ORDER = [
     ops.DelAddress,
     ops.DelNode,
     ops.DelEndpoint,
-    ops.Detach,
 ]
 GATEWAY = Gateway("172.18.0.3", "02:42:ac:12:00:03", 7)
 POOL = PoolKey("web", 4096)
@@ -71,9 +69,14 @@ def one_pool(*backends: Backend, unready: frozenset[BackendKey] = frozenset()) -
     )
 
 
+def both(desired: Desired, actual: Actual, *, whole: bool = True) -> ops.Plan:
+    """Maps, then links."""
+    return (*plan(desired, actual, whole=whole), *plan_links(desired, actual, whole=whole))
+
+
 def reached(desired: Desired, actual: Actual | None = None) -> Actual:
     actual = actual or Actual()
-    return applied(actual, plan(desired, actual))
+    return applied(actual, both(desired, actual))
 
 
 addresses = st.sampled_from(["10.0.0.3", "10.0.0.4", "10.0.1.5"])
@@ -153,7 +156,7 @@ def test_the_last_whole_snapshot_alone_decides(
 ) -> None:
     actual = Actual()
     for desired, whole in history:
-        actual = applied(actual, plan(desired, actual, whole=whole))
+        actual = applied(actual, both(desired, actual, whole=whole))
     assert as_desired(reached(last, actual)) == last
 
 
@@ -162,8 +165,8 @@ def test_a_plan_that_was_applied_leaves_nothing_to_do(
     first: Desired, second: Desired, whole: bool
 ) -> None:
     before = reached(first)
-    after = applied(before, plan(second, before, whole=whole))
-    assert plan(second, after, whole=whole) == ()
+    after = applied(before, both(second, before, whole=whole))
+    assert both(second, after, whole=whole) == ()
 
 
 @given(desired_states(), desired_states(), st.booleans())
@@ -178,7 +181,7 @@ def test_a_plan_that_was_cut_off_is_finished_by_the_next(
     first: Desired, second: Desired, done: int
 ) -> None:
     before = reached(first)
-    part = applied(before, plan(second, before)[:done])
+    part = applied(before, both(second, before)[:done])
     assert reached(second, part) == reached(second, before)
 
 
@@ -193,6 +196,7 @@ def test_operations_are_in_order_and_removals_last(first: Desired, second: Desir
 def test_a_partial_snapshot_removes_nothing(first: Desired, second: Desired) -> None:
     before = reached(first)
     steps = plan(second, before, whole=False, rested=before.backends.keys())
+    steps += plan_links(second, before, whole=False)
     after = applied(before, steps)
     assert not any(isinstance(step, ops.REMOVALS) for step in steps)
     for name in ("frontends", "pools", "allowed", "backends"):
@@ -319,7 +323,7 @@ def test_who_is_behind_a_veth_is_known_before_its_programs_look() -> None:
     attachment = Attachment("overlay", "/ns", 7, "veth0", 4097)
     there = Endpoint("10.0.1.5", "02:42:0a:00:01:05")
     desired = Desired(endpoints={place: there}, attachments=frozenset({attachment}))
-    assert plan(desired, Actual()) == (ops.PutEndpoint(place, there), ops.Attach(attachment))
+    assert both(desired, Actual()) == (ops.PutEndpoint(place, there), ops.Attach(attachment))
     other = Endpoint("10.0.1.6", "02:42:0a:00:01:06")
     moved = msgspec.structs.replace(desired, endpoints={place: other})
     assert plan(moved, reached(desired)) == (ops.PutEndpoint(place, other),)
@@ -331,7 +335,14 @@ def test_a_link_that_was_renamed_keeps_its_programs() -> None:
     after = Attachment("overlay", "/ns", 5, "veth1", 4097)
     actual = Actual(attachments=frozenset({before}))
     desired = Desired(attachments=frozenset({after}))
-    assert plan(desired, actual, whole=True) == ()
+    assert plan_links(desired, actual) == ()
+
+
+def test_programs_are_put_in_place_before_others_are_taken_off() -> None:
+    here, there = (Attachment("overlay", "/ns", index, "veth", 4097) for index in (5, 7))
+    actual, desired = (Actual(attachments=frozenset({one})) for one in (here, there))
+    assert plan_links(desired, actual) == (ops.Attach(there), ops.Detach(here))
+    assert plan_links(desired, actual, whole=False) == (ops.Attach(there),)
 
 
 def test_operations_can_be_encoded() -> None:

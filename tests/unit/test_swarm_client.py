@@ -27,6 +27,7 @@ from ebpfmesh.swarm import (
 )
 from ebpfmesh.swarm.errors import DockerRefused
 from ebpfmesh.swarm.events import Kind, event
+from ebpfmesh.swarm.local import local_container
 
 PATIENCE_S = 20.0
 LABELS = {
@@ -184,9 +185,13 @@ async def test_a_node_outside_of_a_swarm_is_told_what_to_do(
 async def test_local_tasks_have_their_sandbox_their_endpoints_and_their_gateway(
     tmp_path: Path,
 ) -> None:
-    async with client_and_docker(tmp_path) as (client, docker):
-        docker.answers["containers/json"].append({"Id": "gone-in-between"})
-        (task,) = await client.local_tasks()
+    async with client_and_docker(tmp_path) as (client, _):
+        (running,) = await client.task_container_ids()
+        doc = await client.container(running)
+        assert doc is not None
+        assert await client.container("gone-in-between") is None
+        task = local_container(doc, await client.gateways())
+        assert task is not None
     assert (task.id, task.task_id, task.service_id) == ("c1" * 32, "t1", "web")
     assert (task.sandbox, task.pid) == ("/var/run/docker/netns/5a5a", 42)
     assert (task.state, task.health) == (BackendState.READY, "healthy")
@@ -211,7 +216,10 @@ async def test_a_containers_condition_bounds_its_state(
         path = f"containers/{CONTAINER['Id']}/json"
         docker.answers[path] = {**CONTAINER, "State": {"Running": running, "Health": health}}
         del docker.answers["networks/docker_gwbridge"]
-        (task,) = await client.local_tasks()
+        doc = await client.container(CONTAINER["Id"])
+        assert doc is not None
+        task = local_container(doc, await client.gateways())
+        assert task is not None
     assert (task.state, task.gateway) == (state, None)
 
 

@@ -360,23 +360,24 @@ async def test_while_the_swarm_changes_it_is_looked_at_often() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "brisk_for_s", "took_s", "pause_s"),
+    ("state", "brisk_for_s", "took_s", "rest_s"),
     [
         ("completed", -1.0, 0.0, 1.0),
         ("completed", -1.0, 0.5, 5.0),
-        ("completed", 60.0, 0.0, 0.02),
+        ("completed", 60.0, 0.0, 0.01),
         ("completed", 60.0, 0.05, 0.2),
         ("completed", 60.0, 0.9, 1.0),
-        ("updating", -1.0, 0.0, 0.02),
+        ("updating", -1.0, 0.0, 0.01),
     ],
 )
-def test_how_long_it_rests(state: str, brisk_for_s: float, took_s: float, pause_s: float) -> None:
+def test_how_long_it_rests(state: str, brisk_for_s: float, took_s: float, rest_s: float) -> None:
     """Polling takes a tenth of a manager's time at most, a fifth while something changes."""
-    watcher = MeshWatcher(FakeSwarm(), WatcherSettings(1.0, brisk_for_s=brisk_for_s))
+    settings = WatcherSettings(1.0, brisk_for_s=brisk_for_s)
+    watcher = MeshWatcher(FakeSwarm(), settings)
     watcher._snapshot = Snapshot(services=[ServiceDoc("s", update_status=UpdateStatus(state))])
     watcher._poll_took_s = took_s
     watcher._be_brisk()
-    assert watcher._pause_s() == pytest.approx(pause_s)
+    assert settings.min_gap_s + watcher._pause_s() == pytest.approx(rest_s)
 
 
 @pytest.mark.asyncio
