@@ -128,6 +128,10 @@ class MeshState(Frozen, frozen=True):
     tasks: dict[str, Task] = {}
     origin_ns: int = 0
 
+    def tasks_on(self, node_id: str) -> frozenset[str]:
+        """Return the ids of the tasks of one node."""
+        return frozenset(task.id for task in self.tasks.values() if task.node_id == node_id)
+
 
 # --- what this node has -----------------------------------------------------------------
 
@@ -196,7 +200,7 @@ class LocalView(Frozen, frozen=True):
 
     `addresses`: those of the node's namespace, IPv4 and IPv6, but loopback; `tasks` by task id;
     `ended`: tasks that were seen here, and are no more; `endpoints`: who is behind which veth, as
-    far as that is known.
+    far as that is known; `link_up`: whether the link to the other nodes has a carrier.
     """
 
     node_id: str
@@ -207,6 +211,7 @@ class LocalView(Frozen, frozen=True):
     attachments: frozenset[Attachment] = frozenset()
     endpoints: dict[EndpointKey, Endpoint] = {}
     ended: frozenset[str] = frozenset()
+    link_up: bool = True
 
 
 # --- what the maps shall hold -----------------------------------------------------------

@@ -11,7 +11,9 @@ from ebpfmesh.agent.explain import Surroundings, explain
 from ebpfmesh.agent.flowlist import list_flows
 from ebpfmesh.agent.hubrole import HubRole
 from ebpfmesh.agent.keeper import Keeper
+from ebpfmesh.agent.problems import Condition, problems
 from ebpfmesh.agent.report import MapReader
+from ebpfmesh.agent.saver import Saver
 from ebpfmesh.agent.worker import Worker
 from ebpfmesh.changes import Change
 from ebpfmesh.config import Config
@@ -20,11 +22,9 @@ from ebpfmesh.datapath.lookup import Lookup
 from ebpfmesh.desired import notes
 from ebpfmesh.explanation import Explanation, Question
 from ebpfmesh.hub.client import HubClient
-from ebpfmesh.hub.link import LinkSettings
 from ebpfmesh.metrics import render
 from ebpfmesh.status import (
     STATUS_VERSION,
-    DatapathStatus,
     FlowStatus,
     HubStatus,
     NodeStatus,
@@ -45,6 +45,7 @@ class Answers:
         keeper: Keeper,
         hub: HubClient,
         hub_role: HubRole,
+        saver: Saver,
         worker: Worker,
     ) -> None:
         self._started = time.monotonic()
@@ -54,6 +55,7 @@ class Answers:
         self._keeper = keeper
         self._hub = hub
         self._hub_role = hub_role
+        self._saver = saver
         self._worker = worker
 
     def is_ready(self) -> bool:
@@ -107,7 +109,7 @@ class Answers:
         found = notes(keeper.mesh, keeper.local) if keeper.local else ()
         return Status(
             version=STATUS_VERSION,
-            problems=self._problems(hub, datapath),
+            problems=problems(self._condition(hub, datapath.programs)),
             node=self._node_status(),
             datapath=datapath,
             hub=hub,
@@ -127,7 +129,7 @@ class Answers:
             id=self._info.node_id,
             hostname=self._info.hostname,
             vtep=self._info.node_addr,
-            uptime_s=time.monotonic() - self._started,
+            uptime_s=self._uptime_s,
             agent_version=ebpfmesh.__version__,
             engine_version=self._info.engine_version,
         )
@@ -144,20 +146,20 @@ class Answers:
             last_error=status.last_error,
         )
 
-    def _problems(self, hub: HubStatus, datapath: DatapathStatus) -> tuple[str, ...]:
-        problems = []
-        if not hub.connected:
-            cause = f": {hub.last_error}" if hub.last_error else ""
-            problems.append(f"no hub for {hub.since_s:.0f} s{cause}")
-        elif hub.age_s is not None and hub.age_s > LinkSettings().stale_after_s:
-            problems.append(f"no manager has confirmed the Swarm's state for {hub.age_s:.0f} s")
-        if not self._keeper.synced:
-            problems.append("nothing is known of the Swarm yet")
-        if self._keeper.error:
-            problems.append(f"the maps are behind: {self._keeper.error}")
-        if self._keeper.local and not self._keeper.local.device:
-            name = self._datapath.device.name
-            problems.append(f"the link {name} to the other nodes has gone: start the agent again")
-        if not datapath.programs:
-            problems.append("no programs are attached")
-        return tuple(problems)
+    @property
+    def _uptime_s(self) -> float:
+        return time.monotonic() - self._started
+
+    def _condition(self, hub: HubStatus, programs: int) -> Condition:
+        keeper, local = self._keeper, self._keeper.local
+        return Condition(
+            hub=hub,
+            uptime_s=self._uptime_s,
+            synced=keeper.synced,
+            programs=programs,
+            link=self._datapath.device.name,
+            link_there=local is None or bool(local.device),
+            link_up=local is None or local.link_up,
+            behind=keeper.error,
+            unsaved=self._saver.error,
+        )

@@ -53,6 +53,10 @@ class Journal:
         """Say that this agent follows another hub, or none."""
         self._say(Change(f"hub.{event}", {"hub": address}, self._now()))
 
+    def link(self, name: str, *, up: bool) -> None:
+        """Say that the link to the other nodes has lost its carrier, or has it again."""
+        self._say(Change("link.up" if up else "link.down", {"link": name}, self._now()))
+
     def _say(self, change: Change) -> None:
         self._kept.append(change)
         took = {} if change.took_s is None else {"took_ms": round(change.took_s * 1000, 1)}

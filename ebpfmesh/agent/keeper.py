@@ -276,10 +276,16 @@ class Keeper:
         self._starting = await self._look_at_starting(containers, mesh)
         known = self._starting | self._truth.states
         local = await self._workers.looks(self._viewer.look, containers, known)
+        self._note_link(local)
         local = replace(local, ended=self._ended(local))
         self._forget(self.mesh.tasks.keys() | local.tasks.keys())
         self._note_starts(local)
         return local
+
+    def _note_link(self, local: LocalView) -> None:
+        was_up = self.local.link_up if self.local else True
+        if local.link_up is not was_up:
+            self.journal.link(local.device, up=local.link_up)
 
     def _ended(self, local: LocalView) -> frozenset[str]:
         """The tasks that were here once; one that was not may be about to begin."""

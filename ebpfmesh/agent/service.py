@@ -22,6 +22,7 @@ from ebpfmesh.agent.keeper import Keeper
 from ebpfmesh.agent.readiness import Readiness
 from ebpfmesh.agent.reconcile import Reconciler
 from ebpfmesh.agent.recount import RECOUNT_INTERVAL_S, patience, recount
+from ebpfmesh.agent.saver import Saver
 from ebpfmesh.agent.viewer import Viewer
 from ebpfmesh.agent.worker import Workers
 from ebpfmesh.config import Config
@@ -53,8 +54,8 @@ from ebpfmesh.takeover import seconds_left
 log = structlog.get_logger(__name__)
 
 _START_RETRY_S = 1.0
-_SAVE_GAP_S = 1.0
 _WATCH_RETRY_S = 1.0
+_HUB_FIRST_S = 2.0
 # After so long a thread lets another have the interpreter (5 ms by default): whoever waits for an
 # answer gives it away each time, and a change goes through many hands.
 _SWITCH_S = 0.0005
@@ -115,8 +116,10 @@ class Agent:
             spoof_check=config.spoof_check,
         )
         self._datapath, reconciler = await self._workers.maps(self._open_datapath, viewer)
-        self._store = StateStore(Path(config.state_dir) / "mesh.state")
-        known = await asyncio.to_thread(self._store.load, self._certificates.identity.swarm_id)
+        store = StateStore(Path(config.state_dir) / "mesh.state")
+        known = await asyncio.to_thread(store.load, self._swarm_id())
+        self._saver = Saver(store, self._swarm_id)
+        self._serving = bool(reconciler.actual.backends)
         self._journal = Journal(reconciler.actual)
         self._hub = HubClient(
             self._certificates,
@@ -135,7 +138,7 @@ class Agent:
             readiness=readiness,
             journal=self._journal,
             report=self._hub.report,
-            seen=seen,
+            seen=seen | (known or MeshState()).tasks_on(info.node_id),
         )
         self._keeper.take_state(known or MeshState())
         log.info(
@@ -146,6 +149,9 @@ class Agent:
             engine=info.engine_version,
             known_state=self._keeper.mesh.version,
         )
+
+    def _swarm_id(self) -> str:
+        return self._certificates.identity.swarm_id
 
     def _open_datapath(self, viewer: Viewer) -> tuple[Datapath, Reconciler]:
         config, info = self._config, self._info
@@ -184,6 +190,7 @@ class Agent:
             self._keeper,
             self._hub,
             self._hub_role,
+            self._saver,
             self._workers.maps,
         )
         runner = await serve_socket(answers, Path(config.socket))
@@ -204,12 +211,22 @@ class Agent:
             group.create_task(self._follow_role(), name="role")
             group.create_task(self._follow_events(), name="events")
             group.create_task(self._follow_states(), name="states")
-            group.create_task(self._save_states(), name="save")
+            group.create_task(self._saver.run(self._hub.states), name="save")
             group.create_task(self._hub.run(), name="hub-client")
             group.create_task(self._follow_links(), name="links")
             group.create_task(self._resync_now_and_then(), name="resync")
             group.create_task(self._recount_now_and_then(), name="recount")
-            group.create_task(self._keeper.run(), name="keeper")
+            group.create_task(self._keep(), name="keeper")
+
+    async def _keep(self) -> None:
+        """Keeps the maps in step: such as serve already may be ahead of what was saved.
+
+        So a hub has a moment to say what holds now, before the saved state takes anybody out.
+        """
+        if self._serving:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hub.caught_up.wait(), _HUB_FIRST_S)
+        await self._keeper.run()
 
     # -- what it follows ------------------------------------------------------------------
 
@@ -242,18 +259,6 @@ class Agent:
     async def _follow_states(self) -> None:
         async for state in self._hub.states.changes():
             self._keeper.take_state(state)
-
-    async def _save_states(self) -> None:
-        """Keeps the last state on disk, at most once in a while."""
-        async for state in self._hub.states.changes():
-            if not state.version:
-                continue
-            try:
-                swarm = self._certificates.identity.swarm_id
-                await asyncio.to_thread(self._store.save, swarm, state)
-            except HubError as error:
-                log.warning("state.not_saved", error=str(error))
-            await asyncio.sleep(_SAVE_GAP_S)
 
     async def _follow_links(self) -> None:
         """Looks again at every change, and after an interruption: it may have hidden one.

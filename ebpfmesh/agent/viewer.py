@@ -88,6 +88,7 @@ class Viewer:
                 endpoints(containers, self._sandboxes, attachments) if self._spoof_check else {}
             )
             | self._balancers,
+            link_up=device is None or device.up,
         )
 
     def _device_of(self, host: HostLinks) -> Device | None:

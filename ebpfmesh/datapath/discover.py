@@ -29,11 +29,12 @@ _OVERLAY = re.compile(r"^\d+-[a-z0-9]{10}$")
 
 @dataclass(frozen=True)
 class Device:
-    """The link that carries VXLAN. `mtu` in bytes."""
+    """The link that carries VXLAN. `mtu` in bytes; `up`: whether it has a carrier."""
 
     name: str
     index: int
     mtu: int
+    up: bool = True
 
 
 def is_docker_bridge(link: Link) -> bool:
@@ -54,7 +55,7 @@ class HostLinks:
         holders = {a.index for a in self.addresses if a.address == vtep}
         for link in self.links:
             if link.name == name or (not name and link.index in holders):
-                return Device(link.name, link.index, link.mtu)
+                return Device(link.name, link.index, link.mtu, link.up)
         wanted = f"no link is called {name}" if name else f"no link holds {vtep}"
         raise DeviceNotFound(f"{wanted}; set `device` to the link that carries VXLAN")
 
@@ -62,7 +63,7 @@ class HostLinks:
         """The same link at this look, whatever addresses it has now; None if it has gone."""
         for link in self.links:
             if link.index == device.index:
-                return Device(link.name, link.index, link.mtu)
+                return Device(link.name, link.index, link.mtu, link.up)
         return None
 
     def own_addresses(self) -> frozenset[str]:

@@ -21,6 +21,7 @@ _RTMGRP_LINK = 1
 _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x10, 0x100
 _ETH_P_ALL, _ETH_P_IPV6 = 0x0003, 0x86DD
 _ARPHRD_ETHER = 1
+_IN_USE = 0x1 | 0x40  # IFF_UP, IFF_RUNNING (netdevice(7))
 _EEXIST = errno.EEXIST
 # How the kernel says that there is no such link, queueing discipline or filter.
 _ABSENT = frozenset({errno.ENOENT, errno.EINVAL, errno.ENODEV})
@@ -66,7 +67,8 @@ _XDP_ATTACHED = {"xdp": XdpMode.NATIVE, "xdpgeneric": XdpMode.GENERIC}
 class Link:
     """`peer` is the other end's index in its own namespace (veth), `vni` a vxlan's network.
 
-    `ethernet` tells whether its frames have Ethernet headers (a tunnel's may have none).
+    `ethernet` tells whether its frames have Ethernet headers (a tunnel's may have none), `up`
+    whether it may carry any now: it is switched on, and has a carrier.
     """
 
     index: int
@@ -78,6 +80,7 @@ class Link:
     peer: int
     vni: int
     ethernet: bool = True
+    up: bool = True
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ def _link(message: Any) -> Link:
         peer=message.get_attr("IFLA_LINK") or 0,
         vni=(data.get_attr("IFLA_VXLAN_ID") or 0) if kind == "vxlan" and data else 0,
         ethernet=message["ifi_type"] == _ARPHRD_ETHER,
+        up=message["flags"] & _IN_USE == _IN_USE,
     )
 
 

@@ -52,8 +52,14 @@ class HubClient:
         agent: str = "",
         on_hub: Callable[[str, str], None] | None = None,
     ) -> None:
-        """`on_hub` hears "following" or "left", and a hub's address; otherwise the log does."""
+        """`on_hub` hears what has happened, and a hub's address; otherwise the log does.
+
+        That is "following" or "left", "unconfirmed" when the hub that is followed has not been
+        confirmed by a manager for too long, and "confirmed" when it is again.
+        """
         self.states: Latest[MeshState] = Latest(known or MeshState())
+        self.caught_up = asyncio.Event()
+        """Set once a hub has said what the Swarm has confirmed."""
         self._certificates = certificates
         self._settings = settings or LinkSettings()
         self._agent = agent
@@ -63,9 +69,10 @@ class HubClient:
         self._wanted: Latest[tuple[HubAddress, ...]] = Latest(())
         self._tasks: dict[HubAddress, asyncio.Task[None]] = {}
         self._followed: HubLink | None = None
-        self._since = time.monotonic()
+        self._began = self._since = time.monotonic()
         self._current_at: float | None = None
         self._held_back = False
+        self._doubted = False
 
     # --- what the agent uses ------------------------------------------------------------
 
@@ -141,6 +148,7 @@ class HubClient:
         self._choose()
         if link is self._followed:
             self._consider(link)
+            self._doubt(link)
 
     def _leave(self, link: HubLink) -> None:
         self._followed = None
@@ -186,10 +194,19 @@ class HubClient:
             self._hold_back(state, known)
             return
         self._held_back = False
-        if link.confirmed_at is not None:
-            self._current_at = link.confirmed_at
         if state is not known:
             self.states.set(state)
+        if link.confirmed_at is not None:
+            self._current_at = link.confirmed_at
+            self.caught_up.set()
+
+    def _doubt(self, link: HubLink) -> None:
+        """Say it when nobody vouches any more for what the hub says, and when somebody does."""
+        confirmed_at = self._began if self._current_at is None else self._current_at
+        doubted = time.monotonic() - confirmed_at > self._settings.stale_after_s
+        if doubted is not self._doubted:
+            self._doubted = doubted
+            self._on_hub("unconfirmed" if doubted else "confirmed", str(link.address))
 
     def _hold_back(self, state: MeshState, known: MeshState) -> None:
         if not self._held_back:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 import time
 from collections.abc import Callable
 
@@ -41,7 +42,7 @@ from ebpfmesh.hub.protocol import (
 )
 from ebpfmesh.hub.race import race
 from ebpfmesh.hub.stream import MessageStream
-from ebpfmesh.hub.tls import MANAGER_ROLE, Certificates, peer_identity
+from ebpfmesh.hub.tls import MANAGER_ROLE, Certificates, peer_identity, why_not_valid
 from ebpfmesh.latest import Latest
 from ebpfmesh.model import MeshState
 
@@ -218,6 +219,11 @@ class HubLink:
                 )
         except TimeoutError as error:
             raise PeerSilent(f"no connection to {self.address} within {limit_s:g} s") from error
+        except ssl.SSLCertVerificationError as error:
+            why = why_not_valid(error)
+            raise CertificateError(
+                f"the certificate of {self.address} is not valid: {why}"
+            ) from error
 
     def _renew_certificates(self) -> None:
         """The old ones may still do where the new ones cannot be read (yet)."""

@@ -49,11 +49,16 @@ class StateStore:
     def _write(self, content: bytes) -> None:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = self._path.with_suffix(".new")
-        with open(draft, "wb", opener=_private) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self._path)
+        try:
+            with open(draft, "wb", opener=_private) as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(self._path)
+        except OSError:
+            # Half a draft would keep a full disk full.
+            draft.unlink(missing_ok=True)
+            raise
         _sync_directory(self._path.parent)
 
     def load(self, swarm_id: str) -> MeshState | None:

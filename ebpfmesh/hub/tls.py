@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ MANAGER_ROLE = "swarm-manager"
 CERTIFICATE = "swarm-node.crt"
 KEY = "swarm-node.key"
 AUTHORITY = "swarm-root-ca.crt"
+
+# X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED (openssl-verification-options(1))
+_OUT_OF_TIME = frozenset({9, 10})
 
 Stamp = tuple[tuple[int, int, int], ...]
 
@@ -107,6 +111,14 @@ def _file_stamp(path: Path) -> tuple[int, int, int]:
     return found.st_mtime_ns, found.st_ino, found.st_size
 
 
+def why_not_valid(error: ssl.SSLError) -> str:
+    """What is wrong with a certificate; of one that is out of its time, which time it is here."""
+    if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _OUT_OF_TIME:
+        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        return f"{error.verify_message}; it is {now} by this node's clock: is that right?"
+    return str(error)
+
+
 def peer_identity(connection: ssl.SSLObject, own: Identity) -> Identity:
     """Who is at the other end of a connection; it must belong to our Swarm.
 
@@ -151,7 +163,7 @@ def _own_identity(server: ssl.SSLContext, client: ssl.SSLContext) -> Identity:
                 break
     except ssl.SSLError as error:
         raise CertificateError(
-            f"this node's own Swarm certificate is not valid: {error}"
+            f"this node's own Swarm certificate is not valid: {why_not_valid(error)}"
         ) from error
     return _identity(ends[0].getpeercert())
 

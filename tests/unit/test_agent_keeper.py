@@ -91,6 +91,7 @@ class FakeNode:
         self.attachments: frozenset[Attachment] = frozenset()
         self.desired = self.actual = Desired()
         self.sync_error: Exception | None = None
+        self.link_up = True
         self.reports: list[tuple[dict[str, BackendState], int]] = []
         workers = SimpleNamespace(
             maps=self._call, looks=self._see, links=self._place, sockets=self._call
@@ -153,7 +154,14 @@ class FakeNode:
             c.task_id: LocalTask(c.task_id, c.id, max(c.state, known.get(c.task_id, READY)))
             for c in containers
         }
-        return LocalView("n1", "192.0.2.11", "eth0", tasks=tasks, attachments=self.attachments)
+        return LocalView(
+            "n1",
+            "192.0.2.11",
+            "eth0",
+            tasks=tasks,
+            attachments=self.attachments,
+            link_up=self.link_up,
+        )
 
     def sync(self, desired: Desired, *, whole: bool) -> int:  # noqa: ARG002 - as the Reconciler
         if self.sync_error:
@@ -469,3 +477,19 @@ async def test_a_node_is_in_step_when_its_programs_are_in_place() -> None:
         assert not node.keeper.synced
         node.placing.set()
         await until(lambda: node.keeper.synced)
+
+
+@pytest.mark.asyncio
+async def test_that_the_link_to_the_other_nodes_is_down_is_told_once() -> None:
+    async with running() as node:
+
+        def told() -> list[tuple[str, dict[str, str]]]:
+            found = [(change.event, change.fields) for change in node.keeper.journal.recent]
+            return [one for one in found if one[0].startswith("link.")]
+
+        for node.link_up in (False, False, True):
+            seen = node.looks
+            node.keeper.look_again("links")
+            await until(lambda seen=seen: node.looks > seen)  # type: ignore[misc]
+        await until(lambda: len(told()) > 1)
+        assert told() == [("link.up", {"link": "eth0"}), ("link.down", {"link": "eth0"})]

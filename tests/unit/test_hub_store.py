@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import msgspec
@@ -64,3 +66,17 @@ def test_what_is_read_again_is_no_change_that_just_happened(tmp_path: Path) -> N
     store = StateStore(tmp_path / "mesh.state")
     store.save("swarm", msgspec.structs.replace(STATE, origin_ns=5))
     assert store.load("swarm") == STATE
+
+
+def test_half_a_draft_takes_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store = StateStore(tmp_path / "mesh.state")
+    store.save("swarm", MeshState(version=1))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="No space left"):
+        store.save("swarm", STATE)
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["mesh.state"]
+    assert store.load("swarm") == MeshState(version=1)

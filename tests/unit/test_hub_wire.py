@@ -88,7 +88,7 @@ def test_missing_expired_and_locked_certificates_are_explained(
 ) -> None:
     with pytest.raises(CertificateError, match="is this node in a Swarm"):
         Certificates(tmp_path)
-    with pytest.raises(CertificateError, match="not valid"):
+    with pytest.raises(CertificateError, match=r"expired; it is .* UTC by this node's clock"):
         Certificates(authority.issue("old", days=-1))
     locked = authority.issue("locked")
     (locked / "swarm-node.key").write_text(
@@ -255,6 +255,35 @@ async def test_an_older_state_waits_until_the_swarm_confirms_it(authority: Autho
             assert agent.states.value == mesh(9, "a")
             hub.age_s = 0.0
             await until(lambda: agent.states.value == mesh(3))
+
+
+@pytest.mark.asyncio
+async def test_that_no_manager_confirms_anything_is_said_and_that_one_does_again(
+    authority: Authority,
+) -> None:
+    said: list[str] = []
+    settings = msgspec.structs.replace(PATIENT, stale_after_s=0.1)
+    async with hub_of(authority.issue("n1"), mesh(3)) as hub:
+        client = HubClient(
+            Certificates(authority.issue("n3", WORKER)),
+            settings=settings,
+            on_hub=lambda event, address: said.append(f"{event} {address}"),
+        )
+        client.set_hubs([hub.address])
+        address, hub.age_s = str(hub.address), float("inf")
+        async with background(client.run()):
+            await until(lambda: len(said) == 2)
+            assert client.status.connected
+            assert client.status.state_age_s is None
+            assert not client.caught_up.is_set()
+            hub.age_s = 0.0
+            await until(lambda: len(said) == 3)
+            assert client.caught_up.is_set()
+            hub.age_s = float("inf")
+            await until(lambda: len(said) == 4)
+            assert client.states.value == mesh(3)
+    words = ("following", "unconfirmed", "confirmed", "unconfirmed")
+    assert said == [f"{word} {address}" for word in words]
 
 
 @pytest.mark.asyncio
