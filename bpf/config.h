@@ -74,6 +74,17 @@
  * as a host's memory allows; Linux gives it 30.
  */
 #define FRAGMENT_TIMEOUT_NS (30 * SECOND_NS)
+/* A SYN that comes again after that long has not been answered. Linux waits for 1 s (RFC 6298). */
+#define SYN_RETRY_NS (SECOND_NS / 2)
+/* So many unanswered connections in a row make a backend suspect. */
+#define SILENT_LIMIT 3
+/* For how long it is avoided then, and how often that doubles. */
+#define AVOID_S 10
+#define AVOID_DOUBLINGS 3
+/* How long a backend that has not accepted anything yet may be starting. */
+#define START_NS (30 * SECOND_NS)
+/* How many slots of a table are looked at for a backend that is not avoided. */
+#define CHOICE_TRIES 16
 /* How many source ports a flow tries before it gives up. */
 #define CLAIM_TRIES 16
 /* How long nothing begins at most while flows move: an agent may die over it. */

@@ -68,7 +68,8 @@ static __always_inline int deliver_flow(struct __sk_buff *skb, const struct pack
 }
 
 /* The flow of this packet, if it goes on at a task of this node. */
-static __always_inline struct flow *deliver_known(const struct packet *p, struct flow_key *key)
+static __always_inline struct flow *deliver_known(const struct packet *p, struct flow_key *key,
+						  const struct flow *new)
 {
 	struct flow *flow = flow_find(key);
 
@@ -76,6 +77,12 @@ static __always_inline struct flow *deliver_known(const struct packet *p, struct
 		return NULL;
 	if (flow->flags & FLOW_VIA_KERNEL)
 		return NULL;
+	/* Its entry node has given the backend up. */
+	if (is_tcp_syn(p) && !(flow->flags & FLOW_ESTABLISHED) &&
+	    attempt_of(flow->flags) != attempt_of(new->flags)) {
+		flow_abandon(key);
+		return NULL;
+	}
 	if (!flow_backend(p, flow->backend, flow->to.daddr))
 		return NULL;
 	return flow;
@@ -98,8 +105,11 @@ static __always_inline void deliver_turn(const struct flow_key *key, struct flow
 	struct flow_key other = twin_key(key, &flow->to);
 	struct flow *reply;
 
+	__u16 attempt = new->flags & FLOW_ATTEMPT;
+
 	if (flow->entry == new->entry && flow->ifindex == new->ifindex)
 		return;
+	flow->flags = (flow->flags & ~FLOW_ATTEMPT) | attempt;
 	reply = kept_under(&other, TO_CLIENT, flow->flags);
 	flow->entry = new->entry;
 	flow->ifindex = new->ifindex;
@@ -107,6 +117,7 @@ static __always_inline void deliver_turn(const struct flow_key *key, struct flow
 		return; /* flow_track() makes it again */
 	reply->entry = new->entry;
 	reply->ifindex = new->ifindex;
+	reply->flags = (reply->flags & ~FLOW_ATTEMPT) | attempt;
 }
 
 /* Refuses a packet for a task of this node that is no more, or one that has no hop left, by the way
@@ -123,9 +134,9 @@ static __always_inline int deliver_refusal(struct __sk_buff *skb, const struct p
 	leave(why, 0);
 	if (!entry)
 		return answer_out(skb, p->t.saddr, ifindex);
-	if (!returns_wrapped(entry, p->t.saddr))
+	if (!returns_wrapped(entry, p->t.saddr) && !is_tcp_syn(p))
 		return send_out(new->ifindex);
-	return tc_send_wrapped(skb, entry, entry, NODE_VTEP, flow_hash(p), 0);
+	return tc_send_wrapped(skb, entry, entry, NODE_VTEP, flow_hash(p), attempt_of(new->flags));
 }
 
 /* A flow that is known. It keeps its task, whatever a newer table says. */
@@ -169,7 +180,7 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 				   struct flow *new)
 {
 	struct flow_key key = flow_key_of(p, 0);
-	struct flow *flow = deliver_known(p, &key);
+	struct flow *flow = deliver_known(p, &key, new);
 
 	if (has_expired(p))
 		return deliver_expired(skb, p, new);

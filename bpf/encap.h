@@ -24,7 +24,8 @@ struct vxlan_header {
 enum tunnel_mark {
 	MARK_SECOND_CHANCE = 0x80, /* another node was to have it, and has sent it on: see second.h
 				    */
-	MARK_ALL = MARK_SECOND_CHANCE,
+	MARK_ATTEMPT = 0x0f, /* a mask: how often the SYN has got another backend: see retry.h */
+	MARK_ALL = MARK_SECOND_CHANCE | MARK_ATTEMPT,
 };
 
 /* What a wrapped packet has in front of its inner IP header. Called aligned, so that it is not read

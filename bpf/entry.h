@@ -8,7 +8,9 @@
 #include "allow.h"
 #include "claim.h"
 #include "counters.h"
+#include "encap.h"
 #include "live.h"
+#include "retry.h"
 #include "schedule.h"
 #include "takeover.h"
 
@@ -45,6 +47,7 @@ struct choice {
 	struct backend *backend;
 	__u32 id;
 	__u32 frontend;
+	__u8 attempt; /* how often its SYN has got another backend */
 };
 
 static __always_inline struct entry *entry_find(struct flow_key *key)
@@ -97,9 +100,8 @@ static __always_inline void entry_track(const struct packet *p, struct flow_key 
 
 /* The backend that this flow was given before, if it may have this packet too. */
 static __always_inline bool entry_known(const struct packet *p, struct flow_key *key,
-					struct choice *choice)
+					struct entry *entry, struct choice *choice)
 {
-	struct entry *entry = entry_find(key);
 	struct backend *backend;
 
 	if (!entry || flow_restarts(p, entry->flags) || flow_expired(p->protocol, entry->seen_ns))
@@ -110,6 +112,7 @@ static __always_inline bool entry_known(const struct packet *p, struct flow_key 
 	choice->backend = backend;
 	choice->id = entry->backend;
 	choice->frontend = entry->frontend;
+	choice->attempt = entry->attempt;
 	entry_track(p, key, entry);
 	return true;
 }
@@ -132,26 +135,72 @@ static __always_inline enum reason entry_kernels(const struct packet *p, struct 
 	return why;
 }
 
-/* Remembers whom a flow was given to. */
+/* Remembers whom a flow was given to. Not a new one: the same backend once more. */
 static __always_inline void entry_note(const struct packet *p, struct flow_key *key,
-				       const struct frontend *frontend, const struct choice *choice)
+				       const struct frontend *frontend, const struct choice *choice,
+				       bool new)
 {
 	struct entry entry = { .seen_ns = bpf_ktime_get_coarse_ns(),
 			       .backend = choice->id,
 			       .frontend = choice->frontend,
-			       .address = choice->backend->address };
+			       .address = choice->backend->address,
+			       .attempt = choice->attempt };
 
 	entry.flags = live_flags(frontend, flags_of(p, TO_BACKEND));
 	entries.delete(key);
 	transient_entries.update(key, &entry);
-	live_begin(choice->id, entry.flags);
+	if (new)
+		live_begin(choice->id, entry.flags);
 }
 
+/* Whether the backend that a SYN was given before has not answered it. What a task of this node
+ * says is in the flow's own record.
+ */
+static __always_inline bool entry_unheard(const struct packet *p, struct flow_key *key,
+					  const struct entry *entry)
+{
+	struct flow *flow;
+
+	if (!entry || !is_unheard(p, entry->flags, entry->seen_ns))
+		return false;
+	flow = flow_find(key);
+	return !(flow && flow->flags & FLOW_ANSWERED) && !gives_back();
+}
+
+/* Notes what is given up, if anything, for entry_balance(). */
+static __always_inline struct given_up *entry_give_up(const struct entry *entry)
+{
+	struct given_up *up;
+	__u32 zero = 0;
+
+	up = given_up.lookup(&zero);
+	if (!up)
+		return NULL;
+	up->backend = entry ? entry->backend : 0;
+	up->flags = entry ? entry->flags : 0;
+	up->attempt = entry ? entry->attempt : 0;
+	asm volatile("" ::: "memory");
+	return up;
+}
+
+/* The attempt that this packet begins, or, if nobody else is ready, goes on with. */
+static __always_inline __u8 entry_attempt(const struct given_up *up, __u32 id)
+{
+	if (!up->backend || up->backend == id)
+		return up->attempt;
+	live_track(up->backend, up->flags, up->flags | FLOW_RST);
+	health_silent(up->backend);
+	leave(RETRY_no_answer, 0);
+	return next_attempt(up->attempt);
+}
+
+/* `up` is the backend that has not answered. A packet of a flow that came in at another node before
+ * gets what that has given it, by the same table.
+ */
 static __always_inline enum reason entry_balance(void *ctx, const struct packet *p,
 						 struct flow_key *key, struct frontend *frontend,
-						 struct choice *choice)
+						 struct given_up *up, struct choice *choice)
 {
-	struct backend *backend;
 	__be32 address = p->t.daddr;
 	enum reason why;
 	__u32 id;
@@ -163,16 +212,42 @@ static __always_inline enum reason entry_balance(void *ctx, const struct packet 
 	why = entry_kernels(p, key);
 	if (why)
 		return why;
-	id = schedule_choose(frontend, p->t.saddr, flow_hash(p));
-	backend = backends.lookup(&id);
-	if (!id || !backend)
+	if (may_begin(p))
+		id = schedule_choose(frontend, p->t.saddr, retry_hash(p, up->backend), up->backend);
+	else
+		id = schedule_rechoose(frontend, p->t.saddr, flow_hash(p));
+	choice->backend = backends.lookup(&id);
+	if (!id || !choice->backend)
 		return DROP_no_backend;
-	choice->backend = backend;
 	choice->id = id;
 	choice->frontend = frontend->id;
-	entry_note(p, key, frontend, choice);
-	count_new_entry(frontend->id);
+	choice->attempt = entry_attempt(up, id);
+	if (id != up->backend)
+		count_new_entry(frontend->id);
+	entry_note(p, key, frontend, choice, id != up->backend);
 	return REASON_NONE;
+}
+
+/* What answers a SYN, on its way back through this node, its entry node, with the tunnel's mark.
+ * False if it is of a backend that was given up since.
+ */
+static __always_inline bool entry_answered(const struct packet *p, __u8 mark)
+{
+	struct flow_key key = { .t = reversed(&p->t), .protocol = p->protocol };
+	struct entry *entry;
+
+	if (!answers_syn(p))
+		return true;
+	entry = transient_entries.lookup(&key);
+	if (!entry)
+		return true;
+	if (entry->attempt != (mark & MARK_ATTEMPT))
+		return false;
+	if (is_syn_ack(p) && !(entry->flags & FLOW_ANSWERED)) {
+		entry->flags |= FLOW_ANSWERED;
+		health_accepted(entry->backend);
+	}
+	return true;
 }
 
 /* A stranger's packet. That it answers the node itself is possible, too. */
@@ -189,15 +264,21 @@ static __always_inline enum reason entry_choose(void *ctx, const struct packet *
 {
 	struct frontend *frontend = port_frontend(p->t.dport, p->protocol);
 	struct flow_key key;
+	struct given_up *up;
+	struct entry *entry;
+	bool unheard;
 
 	if (!frontend)
 		return HANDBACK_no_frontend;
 	if (!may_ask(p, frontend))
 		return entry_refuse(ctx, p);
 	key = flow_key_of(p, 0);
-	if (entry_known(p, &key, choice))
+	entry = entry_find(&key);
+	unheard = entry_unheard(p, &key, entry);
+	if (!unheard && entry_known(p, &key, entry, choice))
 		return REASON_NONE;
-	return entry_balance(ctx, p, &key, frontend, choice);
+	up = entry_give_up(unheard ? entry : NULL);
+	return up ? entry_balance(ctx, p, &key, frontend, up, choice) : DROP_no_backend;
 }
 
 #endif

@@ -73,7 +73,8 @@ static __always_inline void flow_retire(struct flow_key *key, const struct flow 
 {
 	struct flow_key twin = twin_key(key, &reply->to);
 
-	flow_delete(&twin);
+	if (!(reply->flags & FLOW_ABANDONED)) /* its flow goes on elsewhere */
+		flow_delete(&twin);
 	reply_delete(key);
 }
 

@@ -26,6 +26,9 @@ PINNED_MAP(maglev, "array_of_maps$maglev_template", u32, int, MAX_SERVICES, 0);
 PINNED_MAP(turns, "array", u32, u64, MAX_SERVICES, 0);
 /* Connections of each backend through this node, for pools that want to know: see live.h. */
 PINNED_MAP(live, "array", u32, s64, MAX_BACKENDS, 0);
+/* By backend; the agent clears what a new one finds. */
+PINNED_MAP(health, "array", u32, struct health, MAX_BACKENDS, 0);
+PINNED_MAP(avoided, "array", u32, struct avoided, 1, 0);
 PINNED_MAP(nodes, "hash", __be32, struct node, MAX_NODES, 0);
 PINNED_MAP(addresses, "hash", __be32, u32, MAX_ADDRESSES, 0);
 PINNED_MAP(addresses6, "hash", struct ip6, u32, MAX_ADDRESSES, 0);
@@ -34,6 +37,11 @@ PINNED_MAP(local_backends, "hash", __be32, u32, MAX_BACKENDS, 0);
 /* Who is behind a veth, where that is known: see spoof.h. */
 PINNED_MAP(endpoints, "hash", struct endpoint_key, struct endpoint, MAX_BACKENDS, 0);
 PINNED_MAP(settings, "array", u32, struct settings, 1, 0);
+
+/* A note of one packet from one place to the next: the verifier forgets what it knows of it, and
+ * does not follow each case through all that is behind.
+ */
+BPF_TABLE("percpu_array", u32, struct given_up, given_up, 1);
 
 /* Constants, written by the loader. Not pinned: every load has its own. */
 BPF_TABLE("array", u32, struct crc32c, crc32c, 1);

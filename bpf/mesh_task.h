@@ -39,13 +39,15 @@ static __always_inline int send_reply(struct __sk_buff *skb, const struct packet
 	}
 	if (!reply->entry)
 		return reply_out(skb, reply->to.daddr, reply->ifindex);
-	if (!returns_wrapped(reply->entry, reply->to.daddr))
+	if (!returns_wrapped(reply->entry, reply->to.daddr) &&
+	    (reply->flags & FLOW_ESTABLISHED || !answers_syn(p)))
 		return send_out(reply->ifindex);
-	return tc_send_wrapped(skb, reply->entry, reply->entry, NODE_VTEP, flow_hash(p), 0);
+	return tc_send_wrapped(skb, reply->entry, reply->entry, NODE_VTEP, flow_hash(p),
+			       attempt_of(reply->flags));
 }
 
-static __always_inline int task_reply(struct __sk_buff *skb, struct packet *p, struct flow_key *key,
-				      struct flow *reply)
+static __always_inline int task_reply_on(struct __sk_buff *skb, struct packet *p,
+					 struct flow_key *key, struct flow *reply)
 {
 	__u32 mtu = reply_mtu(skb, p, reply), ifindex = came_in_by(skb);
 	bool too_big = !fits(skb, p, mtu);
@@ -72,23 +74,37 @@ static __always_inline int task_reply(struct __sk_buff *skb, struct packet *p, s
 	return send_reply(skb, p, reply);
 }
 
+static __always_inline int task_reply(struct __sk_buff *skb, struct packet *p, struct flow_key *key,
+				      struct flow *reply)
+{
+	if (reply->flags & FLOW_ABANDONED)
+		return drop_late(p, reply);
+	if (is_early_refusal(p, reply))
+		return leave(DROP_early_refusal, TC_ACT_SHOT);
+	note_accepted(p, reply);
+	return task_reply_on(skb, p, key, reply);
+}
+
 /* A container asks a published port of its own node, and the backend is on another: it asks that
  * node's port instead, through the kernel, which masquerades it like anything it sends out.
  */
 static __always_inline int task_to_remote(struct __sk_buff *skb, const struct packet *p,
-					  const struct backend *backend)
+					  const struct choice *choice)
 {
-	struct flow flow = { .to = p->t, .flags = FLOW_VIA_KERNEL };
+	struct flow flow = { .to = p->t,
+			     .flags = FLOW_VIA_KERNEL | attempt_flags(choice->attempt) };
 	struct flow_key key = flow_key_of(p, 0);
 	struct flow *known = flow_find(&key);
 	enum reason why;
 
-	flow.to.daddr = backend->vtep;
+	flow.to.daddr = choice->backend->vtep;
 	flow.seen_ns = bpf_ktime_get_coarse_ns();
 	if (known && known->to.daddr == flow.to.daddr && !flow_restarts(p, known->flags)) {
 		known = flow_track(p, &key, known, TO_BACKEND);
 		flow.to = known->to;
 	} else {
+		if (choice->attempt)
+			flow_abandon(&key);
 		why = flow_claim(&key, &flow);
 		if (why)
 			return leave(why, TC_ACT_SHOT);
@@ -144,9 +160,10 @@ static __always_inline int task_request(struct __sk_buff *skb, const struct pack
 		return leave(why, TC_ACT_UNSPEC);
 	count_entry(choice.frontend, p->length);
 	if (!choice.backend->gateway_ifindex)
-		return task_to_remote(skb, p, choice.backend);
+		return task_to_remote(skb, p, &choice);
 	if (bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_source), new.mac, 6))
 		return leave(HANDBACK_truncated, TC_ACT_UNSPEC);
+	new.flags |= attempt_flags(choice.attempt);
 	return deliver(skb, p, choice.id, &new);
 }
 
@@ -161,7 +178,7 @@ static __always_inline int task_error(struct __sk_buff *skb, const struct packet
 		return leave(HANDBACK_other_protocol, TC_ACT_UNSPEC);
 	key = quoted_key(&quoted, 0);
 	reply = reply_find(&key);
-	if (!reply)
+	if (!reply || reply->flags & FLOW_ABANDONED)
 		return leave(HANDBACK_other_protocol, TC_ACT_UNSPEC);
 	if (error_to_client(skb, p, &quoted, reply))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);

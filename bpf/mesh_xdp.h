@@ -67,7 +67,8 @@ static __always_inline struct node *next_hop(struct xdp_md *ctx, __be32 vtep)
 }
 
 static __always_inline int xdp_send_wrapped(struct xdp_md *ctx, const struct packet *p,
-					    const struct backend *backend, const struct node *node)
+					    const struct backend *backend, const struct node *node,
+					    __u8 mark)
 {
 	__be32 vtep = backend->vtep, to = backend->address;
 	struct outer *o;
@@ -77,7 +78,7 @@ static __always_inline int xdp_send_wrapped(struct xdp_md *ctx, const struct pac
 	o = (void *)(long)ctx->data;
 	if ((void *)(o + 1) > (void *)(long)ctx->data_end)
 		return leave(DROP_rewrite_failed, XDP_DROP);
-	outer_fill(o, vtep, to, NODE_VTEP, p->length, flow_hash(p), 0);
+	outer_fill(o, vtep, to, NODE_VTEP, p->length, flow_hash(p), mark);
 	__builtin_memcpy(o->eth.h_dest, node->dmac, 6);
 	__builtin_memcpy(o->eth.h_source, node->smac, 6);
 	return XDP_TX;
@@ -102,10 +103,10 @@ static __always_inline int xdp_enter(struct xdp_md *ctx, const struct packet *p)
 			if (is_tcp_syn(p) && returns_wrapped(NODE_VTEP, p->t.saddr))
 				xdp_mss_clamp(ctx, p->length, TUNNEL_MSS);
 			count_entry(choice.frontend, p->length);
-			return xdp_send_wrapped(ctx, p, choice.backend, node);
+			return xdp_send_wrapped(ctx, p, choice.backend, node, choice.attempt);
 		}
 	}
-	if (tag_packet(ctx, kind, choice.id, 0))
+	if (tag_packet(ctx, tag_kind(kind, choice.attempt), choice.id, 0))
 		count_entry(choice.frontend, p->length);
 	return XDP_PASS;
 }
@@ -163,6 +164,8 @@ static __always_inline int xdp_tunnel(struct xdp_md *ctx)
 
 		if (!addresses.lookup(&source))
 			return leave(DROP_bad_inner, XDP_DROP);
+		if (!entry_answered(&p, inner.mark))
+			return leave(DROP_late_answer, XDP_DROP);
 		if (is_surrogate(p.t.daddr))
 			return XDP_PASS; /* tc makes IPv6 of it */
 		if (!xdp_unwrap(ctx))

@@ -9,6 +9,8 @@
 	X(backend_gone)     /* a TCP flow whose backend has left */                                \
 	X(no_backend)       /* a frontend without ready backends */                                \
 	X(not_allowed)      /* a client that the service's list does not let in */                 \
+	X(early_refusal)    /* by a task that has accepted nothing yet, and others are ready */    \
+	X(late_answer)      /* of a backend that was given up */                                   \
 	X(no_port)          /* every source port tried is taken at the task */                     \
 	X(bad_outer_source) /* wrapped by someone who is no node of this Swarm */                  \
 	X(bad_inner)        /* wrapped, but not a packet that an entry node sends */               \
@@ -46,6 +48,7 @@
 
 /* Of packets that are carried on: why their flow has got another backend. */
 #define RETRY_REASONS(X)                                                                           \
+	X(no_answer)     /* its SYN came again, unanswered */                                      \
 	X(second_chance) /* the entry node did not know yet that its backend takes no new ones */
 
 #define DROP_REASON(name) DROP_##name,

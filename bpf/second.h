@@ -31,24 +31,29 @@ static __always_inline bool second_choose(const struct packet *p, struct flow_ke
 		return false;
 	if (!choice->backend->gateway_ifindex && !is_other_node(choice->backend->vtep))
 		return false;
-	entry_note(p, key, frontend, choice);
+	entry_note(p, key, frontend, choice, true);
 	leave(RETRY_second_chance, 0);
 	return true;
 }
 
 /* What was chosen for an earlier packet of the flow. */
-static __always_inline bool second_known(const struct packet *p, struct flow_key *key, __be32 entry,
-					 __u8 mark, struct choice *choice)
+static __always_inline bool second_known(const struct packet *p, struct flow_key *key,
+					 struct choice *choice)
 {
-	return entry && !(mark & MARK_SECOND_CHANCE) && entry_known(p, key, choice);
+	struct entry *entry = entry_find(key);
+
+	/* Its entry node has given that up. */
+	if (entry && is_tcp_syn(p) && entry->attempt != choice->attempt)
+		return false;
+	return entry_known(p, key, entry, choice);
 }
 
 static __always_inline int second_send(struct __sk_buff *skb, const struct packet *p,
-				       const struct backend *backend, __be32 entry)
+				       const struct backend *backend, __be32 entry, __u8 mark)
 {
 	note_first_fragment(p);
 	return tc_send_wrapped(skb, backend->vtep, backend->address, entry, flow_hash(p),
-			       MARK_SECOND_CHANCE);
+			       MARK_SECOND_CHANCE | mark);
 }
 
 /* In by the NIC, for a task of this node, or for one that it has been told of: `id` is 0 if this
@@ -57,19 +62,19 @@ static __always_inline int second_send(struct __sk_buff *skb, const struct packe
 static __always_inline int deliver_from_nic(struct __sk_buff *skb, const struct packet *p, __u32 id,
 					    __be32 entry, __u8 mark)
 {
-	struct flow new = { .entry = entry, .ifindex = skb->ifindex };
+	struct flow new = { .entry = entry, .ifindex = skb->ifindex, .flags = attempt_flags(mark) };
+	struct choice other = { .attempt = mark & MARK_ATTEMPT };
 	struct flow_key key = flow_key_of(p, 0);
-	struct flow *flow = deliver_known(p, &key);
-	struct choice other = {};
+	struct flow *flow = deliver_known(p, &key, &new);
 
 	if (has_expired(p))
 		return deliver_expired(skb, p, &new);
 	if (flow)
 		return deliver_on(skb, p, &key, flow, &new);
-	if (second_known(p, &key, entry, mark, &other) ||
-	    (entry && !mark && second_choose(p, &key, id, &other))) {
+	if (entry && !(mark & MARK_SECOND_CHANCE) &&
+	    (second_known(p, &key, &other) || second_choose(p, &key, id, &other))) {
 		if (!other.backend->gateway_ifindex)
-			return second_send(skb, p, other.backend, entry);
+			return second_send(skb, p, other.backend, entry, other.attempt);
 		id = other.id;
 	}
 	return deliver_first(skb, p, &key, id, &new);
@@ -101,10 +106,10 @@ static __always_inline int deliver_error(struct __sk_buff *skb, const struct pac
 		return leave(DROP_bad_inner, TC_ACT_SHOT);
 	key = quoted_key(&quoted, 0);
 	flow = flow_find(&key);
-	if (!flow && entry && !mark) {
+	if (!flow && entry && !(mark & MARK_SECOND_CHANCE)) {
 		backend = second_of(&quoted, &key);
 		if (backend)
-			return second_send(skb, &quoted, backend, entry);
+			return second_send(skb, &quoted, backend, entry, mark);
 	}
 	if (!flow || flow->flags & (FLOW_DIRECT | FLOW_VIA_KERNEL))
 		return leave(DROP_not_local, TC_ACT_SHOT);

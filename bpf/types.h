@@ -136,6 +136,8 @@ enum flow_flags {
 	FLOW_VIA_KERNEL = 1 << 6,  /* the kernel carries it on, nothing is redirected */
 	FLOW_ESTABLISHED = 1 << 7, /* both sides speak: not kept among the transient ones */
 	FLOW_COUNTED = 1 << 8,     /* among the live ones of its backend: see live.h */
+	FLOW_ABANDONED = 1 << 9,   /* a reply of a backend that was too slow: see retry.h */
+	FLOW_ATTEMPT = 15 << 12,   /* a mask: how often its SYN has got another backend */
 };
 
 /* One direction of a translated flow. Its twin lies in the other map under the reverse of `to`,
@@ -160,7 +162,31 @@ struct entry {
 	__u32 frontend;
 	__be32 address; /* the backend's, to notice that its id was given to another */
 	__u16 flags;
-	__u8 pad[2];
+	__u8 attempt; /* how often its SYN has got another backend */
+	__u8 pad;
+};
+
+/* What a backend has made of the connections that it was given through this node: see health.h. */
+struct health {
+	__u64 refused_ns; /* when it first refused one */
+	__u32 silent;     /* unanswered ones in a row */
+	__u32 accepted;   /* has ever answered one */
+};
+
+/* What an entry node gives up to choose anew. */
+struct given_up {
+	__u32 backend; /* 0: nothing */
+	__u16 flags;
+	__u16 attempt;
+};
+
+/* Till when each backend is avoided, in seconds of CLOCK_MONOTONIC. One value, as it is read
+ * without branches: see schedule.h.
+ */
+#define AVOIDED_SLOTS 65536
+
+struct avoided {
+	__u32 until_s[AVOIDED_SLOTS];
 };
 
 /* The node's end of a container's veth; vni is 0 for what is not an overlay's. Link numbers are
@@ -303,6 +329,7 @@ _Static_assert(sizeof(struct tuple) == 12, "tuple has no holes");
 _Static_assert(sizeof(struct flow_key) == 20, "flow_key has no holes");
 _Static_assert(sizeof(struct flow) == 48, "flow has no holes");
 _Static_assert(sizeof(struct entry) == 24, "entry has no holes");
+_Static_assert(sizeof(struct health) == 16, "health has no holes");
 _Static_assert(sizeof(struct endpoint_key) == 8, "endpoint_key has no holes");
 _Static_assert(sizeof(struct endpoint) == 12, "endpoint has no holes");
 _Static_assert(sizeof(struct fragment_key) == 16, "fragment_key has no holes");

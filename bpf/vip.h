@@ -13,29 +13,47 @@
 #include "claim.h"
 #include "nat.h"
 #include "refuse.h"
+#include "retry.h"
 #include "schedule.h"
 #include "spoof.h"
 #include "takeover.h"
 #include "track.h"
 #include "vip_icmp.h"
 
-/* A backend for the first packet of a flow, and its claim. */
+/* A backend for the first packet of a flow, and its claim; or another one than that which has not
+ * answered.
+ */
 static __always_inline enum reason vip_balance(const struct packet *p, struct flow_key *key,
 					       struct frontend *frontend, struct flow *flow)
 {
-	__u32 id = schedule_choose(frontend, p->t.saddr, flow_hash(p));
+	struct flow *old = flow_find(key);
 	struct backend *backend;
+	__u32 id, silent = 0;
 	enum reason why;
 
+	if (old && is_unheard(p, old->flags, old->seen_ns))
+		silent = old->backend;
+	id = schedule_choose(frontend, p->t.saddr, retry_hash(p, silent), silent);
 	if (!id)
 		return DROP_no_backend;
 	backend = backends.lookup(&id);
 	if (!backend)
 		return DROP_no_backend;
+	if (old && silent) {
+		if (id == silent) {
+			*flow = *flow_track(p, key, old, TO_BACKEND);
+			return REASON_NONE;
+		}
+		flow->flags = attempt_flags(next_attempt(attempt_of(old->flags)));
+		live_track(silent, old->flags, old->flags | FLOW_RST);
+		flow_abandon(key);
+		health_silent(silent);
+		leave(RETRY_no_answer, 0);
+	}
 	flow->seen_ns = bpf_ktime_get_coarse_ns();
 	flow->backend = id;
 	flow->frontend = frontend->id;
-	flow->flags = live_flags(frontend, flags_of(p, TO_BACKEND));
+	flow->flags |= live_flags(frontend, flags_of(p, TO_BACKEND));
 	flow->to = p->t;
 	flow->to.daddr = backend->address;
 	if (backend->address == p->t.saddr)
@@ -83,6 +101,8 @@ static __always_inline int vip_hairpin_reply(struct __sk_buff *skb, const struct
 	struct backend *backend;
 	__u32 id = reply->backend;
 
+	if (reply->flags & FLOW_ABANDONED)
+		return drop_late(p, reply);
 	reply = flow_track(p, key, reply, TO_CLIENT);
 	count_skb(skb, p, reply->frontend, id, TO_CLIENT);
 	if (nat_rewrite(skb, p, &reply->to))
@@ -102,6 +122,8 @@ static __always_inline struct flow *vip_known_flow(const struct packet *p, struc
 		return NULL;
 	if (flow->flags & FLOW_DIRECT)
 		return flow;
+	if (is_unheard(p, flow->flags, flow->seen_ns) && !gives_back())
+		return NULL;
 	if (flow_backend(p, flow->backend, flow->to.daddr))
 		return flow;
 	return NULL;
@@ -225,6 +247,11 @@ static __always_inline int vip_to_container(struct __sk_buff *skb)
 	reply = reply_find(&key);
 	if (!reply)
 		return TC_ACT_UNSPEC;
+	if (reply->flags & FLOW_ABANDONED)
+		return drop_late(&p, reply);
+	if (is_early_refusal(&p, reply))
+		return leave(DROP_early_refusal, TC_ACT_SHOT);
+	note_accepted(&p, reply);
 	reply = flow_track(&p, &key, reply, TO_CLIENT);
 	if (!(reply->flags & FLOW_DIRECT))
 		count_skb(skb, &p, reply->frontend, reply->backend, TO_CLIENT);

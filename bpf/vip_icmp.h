@@ -46,7 +46,7 @@ static __always_inline int vip_error_to_container(struct __sk_buff *skb, const s
 		return TC_ACT_UNSPEC;
 	key = quoted_key(&quoted, vni);
 	reply = reply_find(&key);
-	if (!reply)
+	if (!reply || reply->flags & FLOW_ABANDONED)
 		return TC_ACT_UNSPEC;
 	if (error_to_client(skb, p, &quoted, reply))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);

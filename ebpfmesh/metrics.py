@@ -272,9 +272,11 @@ def _services(services: Iterable[ServiceStatus]) -> Iterator[Metric]:
     here = [service for service in services if service.state not in _UNPROGRAMMED]
     backends: Counter[Labels] = Counter()
     flows: Counter[Labels] = Counter()
+    avoided: Counter[Labels] = Counter()
     for service in here:
         name = (service.name, service.network)
         flows[name] += service.flows
+        avoided[name] += sum(backend.avoided for backend in service.backends)
         for state, count in backend_states(service).items():
             backends[*name, state] += count
     yield _gauge(
@@ -282,6 +284,12 @@ def _services(services: Iterable[ServiceStatus]) -> Iterator[Metric]:
         "Backends by state; unreachable: it runs, on a node that is down or has no way to it.",
         ("service", "network", "state"),
         backends,
+    )
+    yield _gauge(
+        "ebpfmesh_service_backends_avoided",
+        "Backends that get no new flows, as they have left connections unanswered.",
+        ("service", "network"),
+        avoided,
     )
     yield _gauge("ebpfmesh_flows", "Flows that this node remembers.", ("service", "network"), flows)
 

@@ -85,7 +85,8 @@ class MapStatus(Frozen, frozen=True, omit_defaults=False):
 class BackendStatus(Frozen, frozen=True, omit_defaults=False):
     """A task; `traffic` is what this node has translated for it.
 
-    `share` is the part of this node's new flows, from 0 to 1, that it is given.
+    `share` is the part of this node's new flows, from 0 to 1, that it is given. `avoided`: it has
+    left connections of this node unanswered, and gets no new ones for a while.
     """
 
     task: str
@@ -95,6 +96,7 @@ class BackendStatus(Frozen, frozen=True, omit_defaults=False):
     state: str
     traffic: Traffic
     share: float = 0.0
+    avoided: bool = False
 
 
 class FrontendStatus(Frozen, frozen=True, omit_defaults=False):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,10 @@ class MapReader:
     @property
     def _counters(self) -> Counters:
         return self.datapath.counters
+
+    @cached_property
+    def _avoided(self) -> frozenset[int]:
+        return self.reconciler.maps.avoided(time.monotonic())
 
     def datapath_status(self, return_mode: str, mesh_vni: int) -> DatapathStatus:
         """Where programs are, and in which mode XDP runs."""
@@ -188,6 +193,7 @@ class MapReader:
             node=node.hostname if node else "",
             local=bool(task and task.node_id == self.node_id),
             state=BackendState(backend.state).name.lower(),
+            avoided=number in self._avoided,
             traffic=_traffic(self._counters.backend(number)),
             share=self.reconciler.shares.get(backend.pool, {}).get(backend.key, 0.0),
         )

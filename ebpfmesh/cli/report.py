@@ -235,7 +235,7 @@ def _backend_table(backends: Iterable[BackendStatus]) -> Table:
             backend.task,
             backend.address,
             f"{node} (here)" if backend.local else node,
-            _state(backend.state),
+            _state("avoided" if backend.avoided else backend.state),
             percent(backend.share),
             *_traffic(backend.traffic),
         )

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
+import numpy as np
+
 from ebpfmesh.datapath.errors import MapError
 from ebpfmesh.datapath.library import lib
 from ebpfmesh.datapath.loader import Module
@@ -256,6 +258,29 @@ class Maps:
         """Lets an id that is given anew start from zero."""
         self._clear_counter("backend_counters", backend_id)
         self.put_live(backend_id, 0)
+        self._update("health", ctypes.c_uint32(backend_id), self._module.table("health").Leaf())
+        self._end_avoiding(backend_id)
+
+    def _end_avoiding(self, backend_id: int) -> None:
+        """What a backend with that id has done before is not the new one's.
+
+        The value is that of all backends: what programs write meanwhile may be lost, and is
+        written again when another connection goes unanswered.
+        """
+        table = self._module.table("avoided")
+        leaf = table[ctypes.c_uint32(0)]
+        slot = backend_id % len(leaf.until_s)
+        if leaf.until_s[slot]:
+            leaf.until_s[slot] = 0
+            self._update("avoided", ctypes.c_uint32(0), leaf)
+
+    def avoided(self, now_s: float) -> frozenset[int]:
+        """Ids of the backends that get no new flows on this node for a while.
+
+        `now_s` is seconds of CLOCK_MONOTONIC.
+        """
+        until = np.frombuffer(self._module.table("avoided")[ctypes.c_uint32(0)], dtype=np.uint32)
+        return frozenset(np.flatnonzero(until > now_s).tolist())
 
     def put_live(self, backend_id: int, connections: int) -> None:
         """Says how many connections a backend has through this node; the programs count on."""

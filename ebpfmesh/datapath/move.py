@@ -54,7 +54,7 @@ _TRACKED = (
     *("fragments", "surrogates"),
 )
 # What else they write. The rest is the agent's, and there is none meanwhile.
-_CHANGING = (*_TRACKED, *_COUNTERS, *_ORIGINS, "live", "turns")
+_CHANGING = (*_TRACKED, *_COUNTERS, *_ORIGINS, "live", "turns", "health")
 
 
 class Move:

@@ -22,8 +22,9 @@ from ebpfmesh.datapath.object import MapSpec
 HASH, ARRAY, PER_CPU_ARRAY, LRU_HASH, LPM_TRIE = 1, 2, 6, 9, 11
 _HASHES, _ARRAYS = (HASH, LRU_HASH, LPM_TRIE), (ARRAY, PER_CPU_ARRAY)
 
-# What is not copied entry by entry: made by the loader, or put in place by its own rules.
-_OWN_WAY = frozenset({"maglev", "maglev_template", "programs", "settings", "reasons"})
+# What is not copied entry by entry: made by the loader, put in place by its own rules, or, like who
+# is avoided, soon found out again.
+_OWN_WAY = frozenset({"maglev", "maglev_template", "programs", "settings", "reasons", "avoided"})
 
 Reasons = Mapping[int, tuple[str, str]]
 

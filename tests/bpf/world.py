@@ -163,6 +163,8 @@ class World:
             self._put("turns", index, 0)
         for index in range(self._next_backend):
             self._put("live", index, 0)
+        self._zero("health", self._next_backend)
+        self._zero("avoided", 1)
         for pool, networks in self.maps.allowed().items():
             for network in networks:
                 self.maps.disallow(pool, network)
@@ -325,6 +327,22 @@ class World:
             for key, leaf in list(table.items()):
                 leaf.seen_ns = max(0, leaf.seen_ns - int(seconds * SECOND))
                 table[key] = leaf
+
+    def avoid(self, *backends: int, seconds: int = 100) -> None:
+        """Makes backends suspect, as if they had left connections unanswered."""
+        table = self.table("avoided")
+        leaf = table[table.Key(0)]
+        for backend in backends:
+            leaf.until_s[backend] = int(time.monotonic()) + seconds
+        table[table.Key(0)] = leaf
+
+    def age_health(self, seconds: float) -> None:
+        """Makes every backend's first refusal that much older."""
+        table = self.table("health")
+        for index in range(self._next_backend):
+            leaf = table[table.Key(index)]
+            leaf.refused_ns = max(0, leaf.refused_ns - int(seconds * SECOND))
+            table[table.Key(index)] = leaf
 
     def forget(self, name: str) -> None:
         """Empties a flow map, or `surrogates`, as the LRU may do."""

@@ -96,6 +96,7 @@ def test_a_status_becomes_metrics() -> None:
         ("ebpfmesh_backend_connections_total", "web", "ingress", "10.0.0.5"): 3,
         ("ebpfmesh_service_backends", "web", "ingress", "ready"): 1,
         ("ebpfmesh_service_backends", "web", "ingress", "draining"): 0,
+        ("ebpfmesh_service_backends_avoided", "web", "ingress"): 0,
         ("ebpfmesh_flows", "web", "ingress"): 5,
         ("ebpfmesh_drops_total", "no_backend"): 4,
         ("ebpfmesh_handbacks_total", "not_ipv4"): 6,

@@ -19,7 +19,7 @@ _LEAST = {TCP: 20, UDP: 8, SCTP: 12}  # bytes of the transport header
 VTEP = socket.inet_aton(NODE_A)
 OTHER_VTEPS = {socket.inet_aton(NODE_B), socket.inet_aton(NODE_C)}
 _VXLAN = bytes.fromhex("08000000") + MESH_VNI.to_bytes(3, "big")
-SECOND_CHANCE = 0x80  # in the byte behind the VNI
+SECOND_CHANCE, ATTEMPT = 0x80, 0x0F  # in the byte behind the VNI
 
 
 class Flow(NamedTuple):
@@ -86,7 +86,7 @@ def is_tunnel(frame: bytes) -> bool:
         and frame[23] == UDP
         and frame[36:38] == b"\x12\xb5"
         and frame[42:49] == _VXLAN
-        and frame[49] in {0, SECOND_CHANCE}
+        and not frame[49] & ~(SECOND_CHANCE | ATTEMPT)
     )
 
 
