@@ -175,11 +175,12 @@ def test_local_connection_keeps_its_segments(node: Node) -> None:
 
 
 def test_answers_that_go_straight_leave_the_syn_alone(node_dsr: Node) -> None:
-    """Only what the client sends passes the tunnel then."""
+    """Only what the client sends passes the tunnel then, and the answer to the SYN."""
     node_dsr.port(PUBLISHED, TARGET).backends(node_dsr.here())
     options = [("MSS", 1460)]
     asked = arrive(node_dsr, tcp(SOURCE, ENTRY, macs=ARRIVED, options=options))
     assert_result(asked, TC_REDIRECT, tcp(SOURCE, TASK, macs=INTO_TASK, options=options))
-    answered = node_dsr.gateway_ingress(tcp(TASK, SOURCE, "SA", macs=OUT_OF_TASK, options=options))
-    expected = tcp(ENTRY, SOURCE, "SA", macs=OUT_OF_TASK, options=[("MSS", TUNNEL_MSS)])
-    assert_result(answered, TC_REDIRECT, expected)
+    reply = tcp(TASK, SOURCE, "SA", macs=OUT_OF_TASK, options=options)
+    clamped = tcp(ENTRY, SOURCE, "SA", options=[("MSS", TUNNEL_MSS)])
+    returned = wrapped(clamped, (NODE_B, NODE_A), (NODE_B, NODE_A), tunnel_port(reply), OUT_OF_TASK)
+    assert_result(node_dsr.gateway_ingress(reply), TC_REDIRECT, returned)

@@ -111,8 +111,9 @@ def test_client_is_told_through_the_tunnel(node: Node, web: Service) -> None:
 
 
 def test_client_is_told_straight_away(node_dsr: Node) -> None:
+    """But of a SYN, which is answered through the entry node."""
     node_dsr.port(PUBLISHED, TARGET).backends(node_dsr.here())
-    packet = tcp(SOURCE, ENTRY, macs=TUNNELLED, ttl=1)
+    packet = tcp(SOURCE, ENTRY, "A", macs=TUNNELLED, ttl=1)
     tunnel = wrapped(packet, (NODE_A, NODE_B), (NODE_A, HERE), 50000, TUNNELLED)
     result = node_dsr.nic_ingress(tunnel)
     assert_result(result, TC_REDIRECT, expired(packet, NODE_A))
