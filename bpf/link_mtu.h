@@ -34,7 +34,13 @@ static __always_inline __u32 way_mtu(struct __sk_buff *skb, const struct flow *f
 	return link_mtu(skb, flow->ifindex);
 }
 
-/* The same for one answer; the kernel is not asked about what fits anyway. */
+/* The room by the way that questions come. */
+static __always_inline __u32 question_mtu(struct __sk_buff *skb, const struct flow *reply)
+{
+	return reply->entry ? TUNNEL_MTU : way_mtu(skb, reply, reply->to.daddr);
+}
+
+/* The room for one answer; the kernel is not asked about what fits anyway. */
 static __always_inline __u32 reply_mtu(struct __sk_buff *skb, const struct packet *p,
 				       const struct flow *reply)
 {

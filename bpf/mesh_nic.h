@@ -31,6 +31,9 @@ static __always_inline int forward_return(struct __sk_buff *skb, const struct pa
 		return leave(DROP_too_big, TC_ACT_SHOT);
 	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return leave(DROP_bad_inner, TC_ACT_SHOT);
+	/* This node may have less room than that of the task. */
+	if (is_syn_ack(p) && mss_clamp(skb, p->length, TUNNEL_MSS))
+		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
 	return send_out(fib.ifindex);
 }
 

@@ -64,7 +64,7 @@ static __always_inline int task_reply_on(struct __sk_buff *skb, struct packet *p
 		count_skb(skb, p, reply->frontend, reply->backend, TO_CLIENT);
 	if (too_big && split(skb, p))
 		return leave(DROP_too_big, TC_ACT_SHOT);
-	if (reply->entry && is_syn_ack(p) && mss_clamp(skb, p->length, TUNNEL_MSS))
+	if (is_syn_ack(p) && mss_clamp(skb, p->length, question_mtu(skb, reply) - TCP_HEADERS))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
 	if (reply->flags & (FLOW_DIRECT | FLOW_VIA_KERNEL)) /* the kernel is the router */
 		return nat_rewrite(skb, p, &reply->to) ? leave(DROP_rewrite_failed, TC_ACT_SHOT) :

@@ -170,6 +170,8 @@ static __always_inline int xdp_tunnel(struct xdp_md *ctx)
 			return XDP_PASS; /* tc makes IPv6 of it */
 		if (!xdp_unwrap(ctx))
 			return leave(DROP_rewrite_failed, XDP_DROP);
+		if (is_syn_ack(&p)) /* this node may have less room than that of the task */
+			xdp_mss_clamp(ctx, p.length, TUNNEL_MSS);
 		return xdp_return(ctx, &p);
 	}
 	/* What is for no task of this node is tc's to judge: see second.h. */

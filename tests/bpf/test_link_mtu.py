@@ -88,6 +88,16 @@ def test_task_is_told_the_size_of_segments(way: Way, mss: int) -> None:
     assert asked == bytes(tcp(way.source, TASK, macs=into, options=options))
 
 
+@pytest.mark.parametrize("mss", [1460, MTU - 40, 1000])
+def test_client_is_told_the_size_of_segments(way: Way, mss: int) -> None:
+    """What the NIC would not send it may not take in either."""
+    way.ask(tcp(way.source, way.entry, macs=way.macs))
+    answer = tcp(TASK, way.source, "SA", macs=OUT_OF_TASK, options=[("MSS", mss)])
+    options = [("MSS", min(mss, MTU - 40))]
+    told = tcp(way.entry, way.source, "SA", macs=OUT_OF_TASK, options=options, ttl=63)
+    assert_result(way.node.gateway_ingress(answer), TC_REDIRECT, told)
+
+
 @pytest.mark.parametrize("length", [MTU + 1, 1500])
 def test_task_is_told_of_what_may_not_be_fragmented(way: Way, length: int) -> None:
     way.ask(udp(way.source, way.entry, macs=way.macs))

@@ -36,6 +36,7 @@ ENTRY = f"{NODE_A}:{PUBLISHED}"
 TASK = f"{HERE_GATEWAY}:{TARGET}"
 ARRIVED = (NODE_A_MAC, NODE_B_MAC)
 INTO_TASK = (NODE_A_MAC, docker_mac(HERE_GATEWAY))
+RETURNED = (NODE_B_MAC, NODE_A_MAC)
 OUT_OF_TASK = (docker_mac(HERE_GATEWAY), "02:42:00:00:00:01")
 
 Options = list[Any]
@@ -125,6 +126,22 @@ def test_syn_ack(node_b: Node, sent: Options, expected: Options) -> None:
     clamped = tcp(ENTRY, SOURCE, "SA", options=expected)
     returned = wrapped(clamped, (NODE_B, NODE_A), (NODE_B, NODE_A), tunnel_port(reply), OUT_OF_TASK)
     assert_result(node_b.gateway_ingress(reply), TC_REDIRECT, returned)
+
+
+@pytest.mark.parametrize("program", ["nic_xdp", "nic_ingress"])
+@pytest.mark.parametrize(("sent", "expected"), CASES)
+def test_syn_ack_at_its_entry_node(
+    node: Node, program: str, sent: Options, expected: Options
+) -> None:
+    """Which may have less room for the questions than the node of the task."""
+    node.port(PUBLISHED, TARGET).backends(remote(THERE))
+    node.nic_ingress(tcp(SOURCE, ENTRY, macs=FROM_CLIENT))
+    answer = tcp(ENTRY, SOURCE, "SA", macs=RETURNED, options=sent)
+    tunnel = wrapped(answer, (NODE_B, NODE_A), (NODE_B, NODE_A), 0xC001, RETURNED)
+    result = getattr(node, program)(tunnel)
+    clamped = tcp(ENTRY, SOURCE, "SA", macs=RETURNED, options=expected)
+    assert bytes(result.data)[14:] == bytes(clamped)[14:]
+    assert result.verdict in {XDP_TX, TC_REDIRECT}
 
 
 @pytest.mark.parametrize("value", range(TUNNEL_MSS - 2, TUNNEL_MSS + 300, 7))

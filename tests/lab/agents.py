@@ -32,8 +32,13 @@ class Agents:
         wanted = {f"EBPFMESH_{name.upper()}": value for name, value in settings.items()}
         if wanted != self._settings:
             self._settings = wanted
-            for node in self.nodes:
-                self._lab.stop_agent(node)
+            self.restart()
+        self.start_missing()
+
+    def restart(self) -> None:
+        """All of them, with the settings that they have."""
+        for node in self.nodes:
+            self._lab.stop_agent(node)
         self.start_missing()
 
     def start_missing(self) -> None:
