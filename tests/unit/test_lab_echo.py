@@ -175,7 +175,7 @@ def test_what_is_in_flight_is_finished(server: subprocess.Popen[bytes], port: in
 def test_kept_connections_and_datagrams_are_answered_for_a_while_yet(
     program: Path, port: int
 ) -> None:
-    ports = ["--http", str(port), "--udp", str(port), "--linger-ms", "1500"]
+    ports = ["--http", str(port), "--udp", str(port), "--linger-ms", "4000"]
     with subprocess.Popen([program, *ports]) as process:
         wait_for(port)
         idle, kept = connect(port), connect(port)

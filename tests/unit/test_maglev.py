@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ebpfmesh.maglev import build_table, check_size, is_prime, permutation, shares
@@ -51,7 +51,6 @@ def built(weights: dict[str, int], size: int) -> list[int]:
 
 
 @given(NAMES, sizes, st.data())
-@settings(deadline=None)
 def test_equals_the_papers_loop(names: set[str], size: int, data: st.DataObject) -> None:
     weights = {name: data.draw(st.integers(0, 5)) for name in names}
     weights[min(names)] = 3
@@ -83,13 +82,11 @@ def test_stays_what_other_nodes_build() -> None:
 
 
 @given(NAMES.flatmap(lambda names: st.permutations(sorted(names))), sizes)
-@settings(deadline=None)
 def test_order_of_arrival_does_not_matter(names: list[str], size: int) -> None:
     assert built(dict.fromkeys(names, 1), size) == built(dict.fromkeys(sorted(names), 1), size)
 
 
 @given(NAMES, sizes)
-@settings(deadline=None)
 def test_equal_backends_differ_by_one_slot_at_most(names: set[str], size: int) -> None:
     slots = np.bincount(built(dict.fromkeys(names, 1), size), minlength=len(names))
     assert slots.sum() == size
@@ -97,7 +94,6 @@ def test_equal_backends_differ_by_one_slot_at_most(names: set[str], size: int) -
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=20).filter(any))
-@settings(deadline=None)
 def test_slots_are_proportional_to_weights(weights: list[int]) -> None:
     table = build_table({f"{i:02d}": w for i, w in enumerate(weights)}, 1021)
     assert table is not None
