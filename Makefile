@@ -99,6 +99,21 @@ test-kernels: need-root $(STAMP) ## The BPF tests on Debian's kernels, in QEMU (
 	PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.kernels $(addprefix --kernel=,$(KERNEL)) \
 		$(if $(filter load,$(ONLY)),--load-only) $(addprefix --mirror=,$(MIRROR))
 
+.PHONY: wheel
+wheel: need-root $(STAMP) ## dist/ebpfmesh-*.whl, with the compiled programs in it (root)
+	scripts/wheel.sh $(BIN)/python
+
+IMAGE := ebpfmesh:latest
+
+.PHONY: image
+image: wheel ## The image of deploy/Dockerfile, by this machine's Docker: IMAGE=ebpfmesh:latest (root)
+	docker build --file deploy/Dockerfile --tag $(IMAGE) .
+
+.PHONY: lock
+lock: $(STAMP) ## deploy/requirements.txt: what the image installs, with hashes
+	$(BIN)/python scripts/lock.py >deploy/requirements.txt.new
+	mv deploy/requirements.txt.new deploy/requirements.txt
+
 BENCH_STAMP := $(VENV)/.installed-bench
 
 $(BENCH_STAMP): $(STAMP)

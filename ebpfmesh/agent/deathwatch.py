@@ -4,7 +4,7 @@
 dockerd tells it, too, but only when it has cleared up: a tenth of a second later, or more. A
 descriptor of the process (pidfd_open(2)) is readable as soon as that has ended. Where the agent
 does not see the processes of containers, because it has a PID namespace of its own, dockerd's
-events are all there is.
+events are all there is, and the log says so.
 """
 
 from __future__ import annotations
@@ -14,10 +14,16 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import structlog
+
 from ebpfmesh.model import BackendState
 from ebpfmesh.swarm.local import LocalContainer
 
+log = structlog.get_logger(__name__)
+
 PROC = Path("/proc")
+
+_FIRST_PID_NAMESPACE = f"pid:[{0xEFFFFFFC}]"  # PROC_PID_INIT_INO in the kernel's linux/proc_ns.h
 
 
 class DeathWatch:
@@ -27,6 +33,7 @@ class DeathWatch:
         self._died = died
         self._proc = proc
         self._open: dict[str, int] = {}
+        self._told = False
 
     def follow(self, containers: Iterable[LocalContainer]) -> None:
         """These, and no others any more."""
@@ -45,9 +52,11 @@ class DeathWatch:
         try:
             fd = os.pidfd_open(container.pid)
         except OSError:
+            self._tell_if_blind()
             return
         if not self._is_of(container):
             os.close(fd)
+            self._tell_if_blind()
             return
         self._open[container.task_id] = fd
         asyncio.get_running_loop().add_reader(fd, self._ended, container.task_id)
@@ -58,6 +67,17 @@ class DeathWatch:
             return container.id in (self._proc / str(container.pid) / "cgroup").read_text()
         except OSError:
             return False
+
+    def _tell_if_blind(self) -> None:
+        """Once: that a process is not seen may have another cause, but here none ever is."""
+        if self._told or str((self._proc / "self/ns/pid").readlink()) == _FIRST_PID_NAMESPACE:
+            return
+        self._told = True
+        log.info(
+            "deathwatch.blind",
+            cause="the agent has a PID namespace of its own",
+            effect="a task that was killed is known from dockerd, a tenth of a second later",
+        )
 
     def _ended(self, task_id: str) -> None:
         self._close(task_id)

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of settings: ``python -m ebpfmesh.cli.manual > docs/configuration.md``. Pure."""
+"""What is made from the settings: their page, and a file to begin with. Pure.
+
+python -m ebpfmesh.cli.manual > docs/configuration.md
+python -m ebpfmesh.cli.manual toml > deploy/ebpfmesh.toml
+"""
 
 from __future__ import annotations
 
 import sys
+import textwrap
 
 from ebpfmesh.config import DEFAULT_FILE, FILE_VARIABLE, Setting, option, settings
 
@@ -34,6 +39,28 @@ def configuration() -> str:
     return _HEAD + "\n".join(_section(setting) for setting in settings().values())
 
 
+_FILE_HEAD = f"""\
+# {DEFAULT_FILE}: the settings of ebpfmesh on this node, each with its
+# default. An agent needs none of them; docs/configuration.md says more. Made by
+# `python -m ebpfmesh.cli.manual toml`.
+# maglev_size, mesh_vni and hub_port must be the same on every node.
+"""
+_WIDTH = 98
+
+
+def file() -> str:
+    """Return the file, in which nothing is set."""
+    return _FILE_HEAD + "".join(_lines(setting) for setting in settings().values())
+
+
+def _lines(setting: Setting) -> str:
+    told = textwrap.wrap(f"{setting.description} Allowed: {setting.allowed}.", _WIDTH)
+    default = setting.default_text if setting.kind is not str else f'"{setting.default_text}"'
+    return "".join(f"# {line}\n" for line in ["", *told]).replace("# \n", "\n", 1) + (
+        f"#{setting.name} = {default}\n"
+    )
+
+
 def _section(setting: Setting) -> str:
     default = f"`{setting.default_text}`" if setting.default_text else "auto (empty)"
     return (
@@ -47,4 +74,4 @@ def _section(setting: Setting) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(configuration())
+    sys.stdout.write(file() if sys.argv[1:] == ["toml"] else configuration())

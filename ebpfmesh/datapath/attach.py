@@ -187,6 +187,8 @@ def detach(attachment: Attachment) -> bool:
                 _remove_own_xdp(links, attachment.ifindex)
             for hook in hooks:
                 links.remove_filters(attachment.ifindex, hook)
+            if hooks:
+                links.remove_empty_clsact(attachment.ifindex)
             return bool(hooks)
     except FileNotFoundError:
         return False

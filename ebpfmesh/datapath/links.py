@@ -186,6 +186,15 @@ class Links:
             if error.code not in _ABSENT:
                 raise
 
+    def remove_empty_clsact(self, index: int) -> None:
+        """Removes the queueing discipline of the hooks, unless it has programs of others."""
+        try:
+            if not any(list(self._route.get_filters(index=index, parent=int(h))) for h in Hook):
+                self._route.tc("del", "clsact", index)
+        except NetlinkError as error:
+            if error.code not in _ABSENT:
+                raise
+
     def _turns(self, index: int, hook: Hook) -> set[Turn]:
         """Those that our filters have."""
         filters = self._route.get_filters(index=index, parent=int(hook))

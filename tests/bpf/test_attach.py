@@ -51,6 +51,11 @@ def hooks(place: Attachment) -> set[Hook]:
         return {hook for hook in Hook if links.has_filter(place.ifindex, hook)}
 
 
+def qdiscs(device: str) -> str:
+    command = ["tc", "qdisc", "show", "dev", device]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
 @pytest.mark.parametrize(
     ("policy", "mode"),
     [
@@ -83,7 +88,23 @@ def test_detaching_leaves_nothing(module: Module, nic: Attachment) -> None:
     Attacher(module, XdpPolicy.AUTO).attach(nic)
     assert detach(nic)
     assert (xdp_mode(nic), hooks(nic)) == (XdpMode.OFF, set())
+    assert "clsact" not in qdiscs("nic1")
     assert not detach(nic)
+
+
+def test_detaching_leaves_the_hooks_to_programs_of_others(
+    module: Module, nic: Attachment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Attacher(module, XdpPolicy.AUTO).attach(nic)
+    with monkeypatch.context() as another, links_of("") as links:
+        another.setattr("ebpfmesh.datapath.links.FILTER_NAME", "another")
+        fd = module.program_for_network("overlay_egress", VNI)
+        links.set_filter(nic.ifindex, Hook.EGRESS, fd)
+    try:
+        assert detach(nic)
+        assert "clsact" in qdiscs("nic1")
+    finally:
+        subprocess.run(["tc", "qdisc", "del", "dev", "nic1", "clsact"], check=True)
 
 
 def test_both_directions_of_an_overlays_veth(module: Module) -> None:

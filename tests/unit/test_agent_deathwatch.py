@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from ebpfmesh.agent.deathwatch import DeathWatch
 from ebpfmesh.model import BackendState
@@ -50,8 +51,16 @@ class Tasks:
 @pytest.fixture
 def tasks(tmp_path: Path) -> Iterator[Tasks]:
     made = Tasks(tmp_path)
+    in_pid_namespace(tmp_path, "pid:[4026531836]")
     yield made
     made.kill_all()
+
+
+def in_pid_namespace(proc: Path, name: str) -> None:
+    link = proc / "self" / "ns" / "pid"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(name)
 
 
 class Deaths:
@@ -108,3 +117,17 @@ async def test_a_number_that_is_anothers_is_let_be(tasks: Tasks, tmp_path: Path)
     assert await deaths.next() == "t2"
     assert deaths.told.empty()
     watch.close()
+
+
+@pytest.mark.parametrize(
+    ("namespace", "told"), [("pid:[4026531836]", []), ("pid:[4026532000]", ["deathwatch.blind"])]
+)
+async def test_who_sees_no_process_says_so_once(
+    tasks: Tasks, tmp_path: Path, namespace: str, told: list[str]
+) -> None:
+    in_pid_namespace(tmp_path, namespace)
+    watch = DeathWatch(Deaths().told.put_nowait, tmp_path)
+    with capture_logs() as logs:
+        watch.follow([tasks.start("t1", of="another"), tasks.start("t2", of="another")])
+    watch.close()
+    assert [entry["event"] for entry in logs] == told

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 from ebpfmesh.cli.app import app
-from ebpfmesh.cli.manual import configuration
+from ebpfmesh.cli.manual import configuration, file
 from ebpfmesh.cli.manual_metrics import metrics
 from ebpfmesh.config import Config, parse, settings
 
@@ -23,6 +24,18 @@ def test_the_page_of_metrics_is_up_to_date() -> None:
 
 def test_every_setting_has_its_section() -> None:
     assert re.findall(r"^## `(\w+)`$", configuration(), re.MULTILINE) == list(settings())
+
+
+def test_the_file_of_settings_is_up_to_date() -> None:
+    """If not: python -m ebpfmesh.cli.manual toml > deploy/ebpfmesh.toml."""
+    assert (DOCS.parent / "deploy" / "ebpfmesh.toml").read_text() == file()
+
+
+def test_the_file_of_settings_sets_nothing_and_offers_the_defaults() -> None:
+    assert parse(file(), "file", {}, {}) == Config()
+    offered = re.sub(r"^#(\w+ = )", r"\1", file(), flags=re.MULTILINE)
+    assert list(tomllib.loads(offered)) == list(settings())
+    assert parse(offered, "file", {}, {}) == Config()
 
 
 def test_the_examples_of_the_page_are_valid() -> None:
