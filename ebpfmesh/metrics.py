@@ -27,6 +27,7 @@ from ebpfmesh.status import (
     Status,
     Traffic,
 )
+from ebpfmesh.wording import clean
 
 READY = BackendState.READY.name.lower()
 UNREACHABLE = "unreachable"
@@ -205,7 +206,7 @@ def _agent(status: Status) -> Iterator[Metric]:
         "ebpfmesh_nic",
         "Always 1, for each NIC that is served; the mode of XDP there.",
         ("device", "xdp"),
-        {(nic.name, nic.xdp): 1 for nic in status.datapath.nics},
+        {(clean(nic.name), nic.xdp): 1 for nic in status.datapath.nics},
     )
     yield _gauge(
         "ebpfmesh_takeover_seconds_left",
@@ -274,7 +275,7 @@ def _services(services: Iterable[ServiceStatus]) -> Iterator[Metric]:
     flows: Counter[Labels] = Counter()
     avoided: Counter[Labels] = Counter()
     for service in here:
-        name = (service.name, service.network)
+        name = _name(service)
         flows[name] += service.flows
         avoided[name] += sum(backend.avoided for backend in service.backends)
         for state, count in backend_states(service).items():
@@ -303,11 +304,16 @@ def backend_states(service: ServiceStatus) -> dict[str, int]:
     return states
 
 
+def _name(service: ServiceStatus) -> tuple[str, str]:
+    """The service and its network; the exposition may be read on a terminal, too."""
+    return clean(service.name), clean(service.network)
+
+
 def _frontends(services: Iterable[ServiceStatus]) -> Iterator[Metric]:
     translated, entered = _Tally(), _Tally()
     for service in services:
         for frontend in service.frontends:
-            labels = (service.name, service.network, frontend.name)
+            labels = (*_name(service), frontend.name)
             translated.add(labels, frontend.traffic)
             if frontend.kind == "port":
                 entered.add(labels, frontend.entered)
@@ -321,7 +327,7 @@ def _backends(services: Iterable[ServiceStatus], most: int) -> Iterator[Metric]:
     tally = _Tally()
     for service in services:
         for backend in service.backends:
-            tally.add((service.name, service.network, backend.address), backend.traffic)
+            tally.add((*_name(service), backend.address), backend.traffic)
     names = ("service", "network", "backend")
     left_out = tally.keep(most)
     yield from tally.families("ebpfmesh_backend", names, "translated by this node")

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import socket
 from pathlib import Path
@@ -10,10 +12,16 @@ from pathlib import Path
 import msgspec
 from aiohttp import web
 
+from ebpfmesh.accepting import accepted
 from ebpfmesh.agent.answers import Answers
 from ebpfmesh.agent.onlooker import Onlooker
 from ebpfmesh.explanation import BadQuestion, question
 from ebpfmesh.page import HEADERS, document, live
+
+# Of what the network may ask. Prometheus and a browser have one or two connections each.
+MOST_CONNECTIONS = 256
+MOST_OF_ONE_ADDRESS = 32
+LONGEST_S = 60.0
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -112,8 +120,57 @@ async def serve_socket(agent: Answers, path: Path) -> web.AppRunner:
     return runner
 
 
-async def serve_metrics(agent: Answers, host: str, port: int, *, page: bool) -> web.AppRunner:
+class Face:
+    """Answers whoever comes to an address: the network. What they can take up is bounded."""
+
+    def __init__(self, runner: web.AppRunner, listening: socket.socket) -> None:
+        self._runner = runner
+        self._socket = listening
+        self._accepting = asyncio.create_task(self._accept(), name="metrics-accept")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        host, port = self._socket.getsockname()
+        return host, port
+
+    async def cleanup(self) -> None:
+        """Stop listening, and end what is under way."""
+        self._accepting.cancel()
+        await asyncio.wait([self._accepting])
+        self._socket.close()
+        await self._runner.cleanup()
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        server = self._runner.server
+        assert server is not None
+        async for connection, address in accepted(self._socket):
+            if not _has_room(server, address):
+                connection.close()
+                continue
+            with contextlib.suppress(OSError):  # gone again
+                _, handler = await loop.connect_accepted_socket(server, connection)
+                loop.call_later(LONGEST_S, _end, handler)
+
+
+def _end(handler: web.RequestHandler) -> None:
+    """Nobody stays for ever, and who has asked nothing whole yet gets nothing more."""
+    if handler._current_request is None:
+        handler.force_close()
+    else:
+        handler.close()  # after the answer
+
+
+def _has_room(server: web.Server, address: str) -> bool:
+    open_ = [handler.transport for handler in server.connections]
+    peers = [one.get_extra_info("peername") for one in open_ if one is not None]
+    of_it = sum(bool(peer) and peer[0] == address for peer in peers)
+    return len(open_) < MOST_CONNECTIONS and of_it < MOST_OF_ONE_ADDRESS
+
+
+async def serve_metrics(agent: Answers, host: str, port: int, *, page: bool) -> Face:
     """Answers Prometheus, and people if `page`. Raises `OSError` if it cannot have the address."""
+    listening = socket.create_server((host, port))
     runner = await _serve(_health(agent) + _metrics(agent) + (_page(agent) if page else []))
-    await web.TCPSite(runner, host, port).start()
-    return runner
+    return Face(runner, listening)

@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 import ebpfmesh
+from ebpfmesh.accepting import raise_limit_of_files
 from ebpfmesh.agent.answers import Answers
 from ebpfmesh.agent.detach import detach_strays
 from ebpfmesh.agent.follow import Follower
@@ -74,6 +75,7 @@ class Agent:
         Raises `DatapathError` if the datapath cannot be opened on this node.
         """
         sys.setswitchinterval(_SWITCH_S)
+        raise_limit_of_files()
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._workers.close)
             url = f"unix://{self._config.docker_socket}"
@@ -197,14 +199,12 @@ class Agent:
         stack.push_async_callback(runner.cleanup)
         host = config.metrics_address or info.node_addr
         try:
-            runner = await serve_metrics(
-                answers, host, config.metrics_port, page=config.status_page
-            )
+            face = await serve_metrics(answers, host, config.metrics_port, page=config.status_page)
         except OSError as error:
             # Balancing goes on without metrics rather than not at all.
             log.error("metrics.not_served", host=host, port=config.metrics_port, error=str(error))
             return
-        stack.push_async_callback(runner.cleanup)
+        stack.push_async_callback(face.cleanup)
 
     async def _run_loops(self) -> None:
         async with asyncio.TaskGroup() as group:

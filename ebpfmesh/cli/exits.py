@@ -12,6 +12,7 @@ import typer
 from ebpfmesh.cli.client import AgentError, NoAgent
 from ebpfmesh.config import ConfigError
 from ebpfmesh.explanation import BadQuestion
+from ebpfmesh.wording import clean
 
 FAILED = 1
 DEGRADED = 1
@@ -22,7 +23,7 @@ INTERRUPTED = 130
 
 def fail(text: object, code: int = FAILED) -> NoReturn:
     """Say why on stderr, and end."""
-    typer.echo(f"ebpfmesh: {text}", err=True)
+    typer.echo(f"ebpfmesh: {clean(str(text))}", err=True)
     raise typer.Exit(code)
 
 

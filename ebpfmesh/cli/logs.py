@@ -43,10 +43,28 @@ def configure(level: str, form: str) -> None:
 def _rendering(form: str) -> list[Processor]:
     terminal = sys.stderr.isatty()
     if form == "console" or (form == "auto" and terminal):
-        return [_obeyed_by_no_terminal, structlog.dev.ConsoleRenderer(colors=terminal)]
+        # Plain: the other one shows the values of variables.
+        plain = structlog.dev.plain_traceback
+        return [
+            structlog.processors.format_exc_info,
+            _obeyed_by_no_terminal,
+            structlog.dev.ConsoleRenderer(colors=terminal, exception_formatter=plain),
+        ]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
 
 
 def _obeyed_by_no_terminal(_logger: object, _method: str, event: EventDict) -> EventDict:
     """Names come from Docker; in JSON they are escaped anyway."""
-    return {key: clean(value) if isinstance(value, str) else value for key, value in event.items()}
+    return {key: _cleaned(key, value) for key, value in event.items()}
+
+
+def _cleaned(key: str, value: object) -> object:
+    """Anything but a string is shown by its `repr`, which escapes.
+
+    A traceback has its lines; they are set in, so that none of them looks like another event.
+    """
+    if not isinstance(value, str):
+        return value
+    if key == "exception":
+        return "\n".join(f"  {clean(line)}" for line in value.splitlines())
+    return clean(value)

@@ -40,8 +40,8 @@ def summary(status: Status) -> list[Text]:
     lines = [Text(word, style_of(word))]
     lines += [Text(f"  problem: {clean(problem)}", "yellow") for problem in status.problems]
     about = (
-        f"{clean(node.hostname)} {node.vtep}, up {span(node.uptime_s)}, "
-        f"ebpfmesh {node.agent_version}, Engine {clean(node.engine_version)}"
+        f"{node.hostname} {node.vtep}, up {span(node.uptime_s)}, "
+        f"ebpfmesh {node.agent_version}, Engine {node.engine_version}"
     )
     lines += [
         _line("node", about),
@@ -54,19 +54,19 @@ def summary(status: Status) -> list[Text]:
         _line("retried", _reasons(status.retries)),
     ]
     lines += [
-        Text(f"{note.severity}: {clean(note.subject)}: {clean(note.text)}", style_of(note.severity))
+        Text(clean(f"{note.severity}: {note.subject}: {note.text}"), style_of(note.severity))
         for note in status.notes
     ]
     return lines
 
 
 def _line(heading: str, text: str) -> Text:
-    return Text.assemble((f"{heading:<10}", "bold"), text)
+    return Text.assemble((f"{heading:<10}", "bold"), clean(text))
 
 
 def _datapath(datapath: DatapathStatus) -> str:
     others = [nic for nic in datapath.nics if nic.name != datapath.device]
-    edges = f", tc on {' '.join(clean(nic.name) for nic in others)}" if others else ""
+    edges = f", tc on {' '.join(nic.name for nic in others)}" if others else ""
     return (
         f"XDP {datapath.xdp} on {datapath.device}{edges}, "
         f"{datapath.programs} places with programs, "
@@ -88,7 +88,7 @@ def _mode(datapath: DatapathStatus) -> list[Text]:
 
 def _hub(hub: HubStatus) -> str:
     if not hub.connected:
-        reason = f": {clean(hub.last_error)}" if hub.last_error else ""
+        reason = f": {hub.last_error}" if hub.last_error else ""
         return f"{hub.role}, not connected for {span(hub.since_s)}{reason}"
     age = "unknown" if hub.age_s is None else f"{hub.age_s:.1f}s"
     return (
@@ -123,8 +123,8 @@ def status_table(services: Iterable[ServiceStatus]) -> Table:
         for index, frontend in enumerate(service.frontends or (None,)):
             first = index == 0
             rows.add_row(
-                clean(service.name),
-                clean(service.network),
+                service.name,
+                service.network,
                 frontend.name if frontend else _NONE,
                 service.mode,
                 _backends(service) if first else "",
@@ -153,7 +153,7 @@ def _backends(service: ServiceStatus) -> str:
 
 
 def _state(state: str) -> Text:
-    return Text(state, style_of(state))
+    return Text(clean(state), style_of(state))
 
 
 def service_table(services: Iterable[ServiceStatus]) -> Table:
@@ -165,8 +165,8 @@ def service_table(services: Iterable[ServiceStatus]) -> Table:
     for service in services:
         frontends = " ".join(frontend.name for frontend in service.frontends)
         rows.add_row(
-            clean(service.name),
-            clean(service.network),
+            service.name,
+            service.network,
             service.mode,
             frontends or _NONE,
             _backends(service),
@@ -179,8 +179,8 @@ def service_table(services: Iterable[ServiceStatus]) -> Table:
 def service_lines(service: ServiceStatus) -> list[Text | Table]:
     """One service on one network, in full."""
     lines: list[Text | Table] = [
-        _line("service", f"{clean(service.name)} ({clean(service.id)})"),
-        _line("network", f"{clean(service.network)} (VNI {service.vni})"),
+        _line("service", f"{service.name} ({service.id})"),
+        _line("network", f"{service.network} (VNI {service.vni})"),
         _line("mode", service.mode),
         Text.assemble((f"{'state':<10}", "bold"), _state(service.state)),
         _line("backends", f"{_backends(service)} get new flows{_chosen(service)}"),
@@ -230,7 +230,7 @@ def _backend_table(backends: Iterable[BackendStatus]) -> Table:
         *("TASK", "ADDRESS", "NODE", "STATE", "SHARE", *_TRAFFIC), numbers=("SHARE", *_TRAFFIC)
     )
     for backend in backends:
-        node = clean(backend.node) or _NONE
+        node = backend.node or _NONE
         rows.add_row(
             backend.task,
             backend.address,
@@ -265,8 +265,8 @@ def flow_table(flows: Iterable[FlowStatus]) -> Table:
             flow.client,
             flow.frontend,
             flow.backend,
-            clean(flow.service),
-            clean(flow.network),
+            flow.service,
+            flow.network,
             flow.state,
             span(flow.idle_s),
             flow.entry or _NONE,

@@ -6,11 +6,11 @@ from __future__ import annotations
 import os
 import re
 import sys
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 
 from ebpfmesh.config import ConfigError
@@ -71,9 +71,16 @@ def console(file: IO[str] | None = None) -> Console:
     )
 
 
+class _Table(Table):
+    """Its cells come from the agent: names that others chose are among them."""
+
+    def add_row(self, *cells: RenderableType | None, **more: Any) -> None:
+        super().add_row(*(clean(one) if isinstance(one, str) else one for one in cells), **more)
+
+
 def table(*headings: str, numbers: tuple[str, ...] = ()) -> Table:
     """An empty table; columns in `numbers` are aligned to the right."""
-    made = Table(box=None, header_style="bold", pad_edge=False, show_edge=False)
+    made = _Table(box=None, header_style="bold", pad_edge=False, show_edge=False)
     for heading in headings:
         side = "right" if heading in numbers else "left"
         made.add_column(heading, overflow="fold", justify=side)  # type: ignore[arg-type]
@@ -86,8 +93,17 @@ def show(thing: Table | str) -> None:
 
 
 def show_json(value: object) -> None:
-    """Print for programs: one line."""
-    typer.echo(msgspec.json.encode(value).decode())
+    """Print for programs: one line, which a terminal shows as it is, too."""
+    text = msgspec.json.encode(value).decode()
+    typer.echo(text if text.isprintable() else "".join(map(_escaped, text)))
+
+
+def _escaped(char: str) -> str:
+    """A character of JSON's strings; all others are printable."""
+    if char.isprintable():
+        return char
+    units = char.encode("utf-16-be")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
 def show_list(name: str, rows: object) -> None:

@@ -148,14 +148,14 @@ def rate_table(rates: Rates, backends: bool) -> Table:
 
 def _service(service: ServiceRates) -> Iterable[str | Text]:
     return (
-        clean(service.name),
-        clean(service.network),
+        service.name,
+        service.network,
         f"{service.ready}/{service.total}",
         "",
         str(service.flows),
         *_rate(service.rate),
         per_second(service.entered.connections),
-        Text(service.state, text.style_of(service.state)),
+        Text(clean(service.state), text.style_of(service.state)),
     )
 
 
@@ -164,13 +164,13 @@ def _backends(backends: Iterable[BackendRates]) -> Iterator[Iterable[str | Text]
         here = " (here)" if backend.local else ""
         yield (
             f"  {backend.address}",
-            f"{clean(backend.node) or '-'}{here}",
+            f"{backend.node or '-'}{here}",
             "",
             percent(backend.share),
             "",
             *_rate(backend.rate),
             "",
-            Text(backend.state, text.style_of(backend.state)),
+            Text(clean(backend.state), text.style_of(backend.state)),
         )
 
 

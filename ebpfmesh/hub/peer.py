@@ -52,7 +52,10 @@ class StateView(Protocol):
 
 
 class ServerSettings(msgspec.Struct, frozen=True):
-    """The hub's patience and limits. Agents that only stand by are pinged less often."""
+    """The hub's patience and limits. Agents that only stand by are pinged less often.
+
+    A stranger is who has not shown a certificate yet.
+    """
 
     ping_interval_s: float = 0.25
     standby_ping_interval_s: float = 0.8
@@ -61,6 +64,8 @@ class ServerSettings(msgspec.Struct, frozen=True):
     send_timeout_s: float = 10.0
     reload_interval_s: float = 30.0
     max_connections: int = 4096
+    max_strangers: int = 256
+    max_of_one_address: int = 16
     max_from_agent: int = MAX_FROM_AGENT
     max_from_hub: int = MAX_FROM_HUB
 
@@ -135,6 +140,15 @@ class Peer:
             sent_version=self._sent.version if self._sent else 0,
             since_s=time.monotonic() - self._since,
         )
+
+    @property
+    def node_id(self) -> str:
+        """The node, as its certificate says."""
+        return self._identity.node_id
+
+    def hang_up(self) -> None:
+        """End the connection, whatever it is doing."""
+        self._stream.abort()
 
     def wake(self, origin_ns: int = 0) -> None:
         """There is a new state; of those that are skipped the first one's origin counts."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -26,6 +26,10 @@ MAX_FROM_AGENT = 1 << 20
 _LENGTH = struct.Struct(">I")
 
 
+Name = Annotated[str, msgspec.Meta(max_length=64)]
+"""An id, an address or a version: what others send of these goes into logs and maps of ours."""
+
+
 class Message(msgspec.Struct, frozen=True, tag_field="t", tag=str.lower, omit_defaults=True):
     """Base of all messages; unknown fields are ignored, so fields may be added."""
 
@@ -34,8 +38,8 @@ class Hello(Message, frozen=True):
     """The agent's first message. Its first two fields never change, in any version."""
 
     protocol: int
-    node_id: str
-    agent: str = ""
+    node_id: Name
+    agent: Name = ""
 
 
 class Follow(Message, frozen=True):
@@ -50,9 +54,9 @@ class Report(Message, frozen=True):
     `origin_ns` is when the latest change of it happened, by the node's own clock; 0: not known.
     """
 
-    node_id: str
-    vtep: str = ""
-    tasks: dict[str, BackendState] = {}
+    node_id: Name
+    vtep: Name = ""
+    tasks: dict[Name, BackendState] = {}
     origin_ns: int = 0
 
     def says(self) -> tuple[str, dict[str, BackendState]]:

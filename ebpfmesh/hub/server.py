@@ -5,23 +5,29 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
+import time
 from collections.abc import Callable
 
 import structlog
 
+from ebpfmesh.accepting import Room, accepted
 from ebpfmesh.hub.errors import HubError
 from ebpfmesh.hub.peer import HubParts, Peer, PeerStatus, ReportSink, ServerSettings, UpdateEncoder
 from ebpfmesh.hub.protocol import FromAgent, decode_from_agent
 from ebpfmesh.hub.race import race
 from ebpfmesh.hub.stream import MessageStream
-from ebpfmesh.hub.tls import Certificates, peer_identity
+from ebpfmesh.hub.tls import Certificates, Identity, peer_identity
 from ebpfmesh.latest import Latest
 from ebpfmesh.model import MeshState
 
 __all__ = ["HubServer", "PeerStatus", "ServerSettings"]
 
 BACKLOG = 128
+
+# Connections of one node: some, for the last one of an agent that is back is not given up yet.
+MOST_OF_ONE_NODE = 4
+
+_COMPLAINT_GAP_S = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +37,9 @@ class HubServer:
 
     `on_report` takes what nodes report; `age_s` says how long ago the Swarm confirmed the
     state, so that an agent can leave a hub that is cut off from it.
+
+    Who has not shown a certificate yet has a place among a few, and of one address only a few of
+    these: nobody outside the Swarm can take what agents need.
     """
 
     def __init__(
@@ -52,11 +61,12 @@ class HubServer:
             age_s=age_s,
             settings=self._settings,
         )
-        self._peers: set[Peer] = set()
+        self._peers: list[Peer] = []
         self._connections: set[asyncio.Task[None]] = set()
+        self._strangers = Room(self._settings.max_strangers, self._settings.max_of_one_address)
         self._socket: socket.socket | None = None
-        self._listener: asyncio.Server | None = None
-        self._context: ssl.SSLContext | None = None
+        self._listening: asyncio.Task[None] | None = None
+        self._complained_at = 0.0
 
     @property
     def port(self) -> int:
@@ -70,41 +80,33 @@ class HubServer:
     async def start(self, host: str, port: int) -> None:
         """Listen; OSError if the address cannot be had."""
         self._socket = socket.create_server((host, port), backlog=BACKLOG)
-        self._listener = await self._listen(self._socket)
+        self._listening = asyncio.create_task(self._listen(self._socket), name="hub-listen")
         log.info("hub.listening", host=host, port=self.port)
 
     async def run(self) -> None:
         """Serve until cancelled, then close everything."""
+        assert self._listening is not None
         try:
-            await race(self._fan_out(), self._renew())
+            await race(self._fan_out(), self._renew(), self._ended(self._listening))
         finally:
             await self.close()
 
+    @staticmethod
+    async def _ended(task: asyncio.Task[None]) -> None:
+        """Wait until it has; raises what ended it."""
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
+
     async def close(self) -> None:
         """Stop listening and drop every agent; they go to another hub."""
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        tasks = [*self._connections, *([self._listening] if self._listening else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        connections = list(self._connections)
-        for connection in connections:
-            connection.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
-
-    async def _listen(self, listening: socket.socket) -> asyncio.Server:
-        """Accept with the newest certificates, on a copy of the one socket.
-
-        A copy, so that a renewal can put a new listener beside the old one and leave no gap.
-        """
-        self._context = self._certificates.server_context
-        return await asyncio.start_server(
-            self._accept,
-            sock=listening.dup(),
-            ssl=self._context,
-            ssl_handshake_timeout=self._settings.handshake_timeout_s,
-        )
 
     # --- what runs beside the connections -----------------------------------------------
 
@@ -119,28 +121,58 @@ class HubServer:
         while True:
             await asyncio.sleep(self._settings.reload_interval_s)
             try:
-                self._certificates.reload_if_changed()
+                if self._certificates.reload_if_changed():
+                    log.info("hub.certificates_renewed")
             except HubError as error:
                 log.warning("hub.certificates_not_renewed", error=str(error))
-            if self._socket and self._certificates.server_context is not self._context:
-                await self._replace_listener(self._socket)
-
-    async def _replace_listener(self, listening: socket.socket) -> None:
-        old, self._listener = self._listener, await self._listen(listening)
-        if old is not None:
-            old.close()
-        log.info("hub.certificates_renewed")
 
     # --- connections --------------------------------------------------------------------
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._connections) >= self._settings.max_connections:
-            log.warning("hub.full", connections=len(self._connections))
+    async def _listen(self, listening: socket.socket) -> None:
+        """Take in who comes, for as long as there is room."""
+        async for connection, address in accepted(listening):
+            if not self._strangers.enter(address):
+                connection.close()
+                self._complain(address, "too many that have not shown a certificate")
+                continue
+            task = asyncio.create_task(self._receive(connection, address), name="hub-agent")
+            self._connections.add(task)
+            task.add_done_callback(self._connections.discard)
+
+    async def _receive(self, connection: socket.socket, address: str) -> None:
+        try:
+            reader, writer = await self._shake_hands(connection)
+        except OSError as error:
+            self._complain(address, str(error))
+            return
+        finally:
+            self._strangers.leave(address)
+        if len(self._peers) >= self._settings.max_connections:
+            log.warning("hub.full", connections=len(self._peers))
             writer.transport.abort()
             return
-        task = asyncio.create_task(self._serve(reader, writer), name="hub-agent")
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
+        await self._serve(reader, writer)
+
+    async def _shake_hands(
+        self, connection: socket.socket
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Have the peer show its certificate, with ours as it is now. Raises `OSError`."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader()
+        transport, protocol = await loop.connect_accepted_socket(
+            lambda: asyncio.StreamReaderProtocol(reader),
+            connection,
+            ssl=self._certificates.server_context,
+            ssl_handshake_timeout=self._settings.handshake_timeout_s,
+        )
+        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+    def _complain(self, address: str, error: str) -> None:
+        """A line for who is not let in; not one for each, lest they fill the log."""
+        now = time.monotonic()
+        if now - self._complained_at >= _COMPLAINT_GAP_S:
+            self._complained_at = now
+            log.warning("hub.stranger_refused", address=address, error=error)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         stream: MessageStream[FromAgent] = MessageStream(
@@ -163,11 +195,18 @@ class HubServer:
     ) -> None:
         own = self._certificates.identity
         identity = peer_identity(writer.get_extra_info("ssl_object"), own)
+        self._make_room_for(identity)
         peer = Peer(stream, identity, self._parts)
-        self._peers.add(peer)
+        self._peers.append(peer)
         log.info("hub.agent_connected", node_id=identity.node_id, address=address)
         try:
             await peer.run()
             log.info("hub.agent_left", node_id=identity.node_id)
         finally:
-            self._peers.discard(peer)
+            self._peers.remove(peer)
+
+    def _make_room_for(self, identity: Identity) -> None:
+        """No node may take the others' places: its oldest connection goes."""
+        of_it = [peer for peer in self._peers if peer.node_id == identity.node_id]
+        if len(of_it) >= MOST_OF_ONE_NODE:
+            of_it[0].hang_up()

@@ -72,6 +72,10 @@ class MessageStream(Generic[M]):
         except TimeoutError as error:
             raise PeerSilent(f"the peer took nothing for {within_s:g} s") from error
 
+    def abort(self) -> None:
+        """Cut the connection; who reads from it sees its end."""
+        self._writer.transport.abort()
+
     async def close(self, within_s: float = 1.0) -> None:
         """Say goodbye; a peer that does not answer is cut off."""
         self._writer.close()

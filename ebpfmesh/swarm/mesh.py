@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
+from ipaddress import IPv4Address
 from itertools import chain
 
 import msgspec
@@ -179,10 +180,20 @@ def _node(doc: NodeDoc, report: NodeReport | None) -> Node:
         id=doc.id,
         hostname=(doc.description and doc.description.hostname) or "",
         address=address,
-        vtep=(report and report.vtep) or address,
+        vtep=(report and _unicast(report.vtep)) or _unicast(address),
         manager=doc.manager_status is not None or doc.spec.role == "manager",
         up=doc.status.state in UP_STATES,
     )
+
+
+def _unicast(address: str) -> str:
+    """An address that a node can have, or nothing: who says something else harms itself alone."""
+    try:
+        found = IPv4Address(address)
+    except ValueError:
+        return ""
+    odd = found.is_unspecified or found.is_loopback or found.is_multicast or found.is_reserved
+    return "" if odd else str(found)
 
 
 def _service(doc: ServiceDoc, ingress: frozenset[str]) -> Service | None:

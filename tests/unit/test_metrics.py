@@ -126,7 +126,7 @@ def test_nics_and_what_is_under_way() -> None:
 
 
 def test_labels_may_be_any_text() -> None:
-    names = ['a"b', "back\\slash", "new\nline", "größe", 'x",y="z', "\x1b[31m", "}"]
+    names = ['a"b', "back\\slash", "größe", 'x",y="z', "}", "<b>", "two words"]
     services = [a_service(name=name) for name in names]
     found = samples(render(a_status(*services)))
     for name in names:
@@ -178,10 +178,21 @@ def test_the_timer_counts_and_comes_along() -> None:
     assert found["ebpfmesh_sync_duration_seconds_bucket", "0.0025"] == 1
 
 
-def test_names_break_no_line() -> None:
-    evil = 'e\x1b[2J"\\\n# EOF\r\u2028{x="y"} 1\x00\u202e'
-    found = samples(render(a_status(a_service(name=evil, network=evil))))
-    assert found["ebpfmesh_flows", evil, evil] == 5
+def test_names_break_no_line_and_speak_to_no_terminal() -> None:
+    evil = 'e\x1b[2J"\\\n# EOF\r\u2028{x="y"} 1\x00\u202e\x9b\udcff'
+    backends = (a_backend("10.0.0.5"),)
+    service = a_service(name=evil, network=evil, backends=backends)
+    datapath = DatapathStatus("eth0", "off", "dsr", 4, 31, 1, 2, (NicStatus(evil, "off"),))
+    text = render(a_status(service, a_service(name="again" + evil), datapath=datapath))
+    shown = 'e[2J"\\# EOF{x="y"} 1'
+    assert samples(text)["ebpfmesh_flows", shown, shown] == 5
+    assert samples(text)["ebpfmesh_backend_connections_total", shown, shown, "10.0.0.5"] == 3
+    assert text.decode().replace("\n", "").isprintable()
+
+
+def test_names_that_look_alike_are_one_series() -> None:
+    services = [a_service(name=name) for name in ("web", "web\x00", "w\x1beb")]
+    assert samples(render(a_status(*services)))["ebpfmesh_flows", "web", "ingress"] == 15
 
 
 def test_how_long_changes_took_to_get_here() -> None:

@@ -232,12 +232,12 @@ async def test_many_onlookers_cost_one_look() -> None:
 @asynccontextmanager
 async def served(*, page: bool) -> AsyncIterator[str]:
     answers = cast(Answers, FakeAnswers())
-    runner = await serve_metrics(answers, "127.0.0.1", 0, page=page)
+    face = await serve_metrics(answers, "127.0.0.1", 0, page=page)
     try:
-        host, port = runner.addresses[0]
+        host, port = face.address
         yield f"http://{host}:{port}"
     finally:
-        await runner.cleanup()
+        await face.cleanup()
 
 
 async def test_it_is_served_beside_the_metrics() -> None:

@@ -159,6 +159,17 @@ def test_a_nodes_own_word_on_its_vtep_counts() -> None:
 
 
 @pytest.mark.parametrize(
+    "said",
+    ["", "nonsense", "1", "2001:db8::1", "0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"],
+)
+def test_a_vtep_that_no_node_can_have_is_not_believed(said: str) -> None:
+    nodes = state_of({"n2": NodeReport(vtep=said)}).nodes
+    assert nodes["n2"].vtep == "192.0.2.12"
+    lost = {**TWO, "Status": {"State": "ready", "Addr": said}}
+    assert state_of(nodes=[ONE, lost]).nodes["n2"].vtep == ""
+
+
+@pytest.mark.parametrize(
     ("state", "up"),
     [("ready", True), ("unknown", True), ("down", False), ("disconnected", False)],
 )
