@@ -13,6 +13,9 @@
 #ifndef offsetof
 #define offsetof(type, member) __builtin_offsetof(type, member)
 #endif
+#ifndef PAGE_SIZE
+#define PAGE_SIZE 4096 /* bcc counts rings in them */
+#endif
 #ifndef AF_INET
 #define AF_INET 2
 #endif

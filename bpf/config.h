@@ -36,6 +36,9 @@
 #define UDP_TIMEOUT_NS NODE_CONSTANT(0xebf0c0de0000000b, 180000000000)
 #define TCP_TIMEOUT_NS NODE_CONSTANT(0xebf0c0de0000000c, 432000000000000)
 
+/* Its place among those of the object; the loader knows it. */
+#define THIS_PROGRAM NODE_CONSTANT(0xebf0c0de0000000e, 0)
+
 /* Slots of a pool's table: a prime. The object is compiled for the largest. */
 #define MAGLEV_SIZE NODE_CONSTANT(0xebf0c0de0000000d, 16381)
 #define MAGLEV_MAX 131071
@@ -60,6 +63,9 @@
 #define MAX_ADDRESSES 1024
 #define MAX_ALLOWED 65536
 #define MAX_SURROGATES 65536
+
+/* Room for events that nobody has read yet, in pages of PAGE_SIZE bytes: a power of 2. */
+#define EVENT_PAGES 64
 
 /* Whence IPv6 clients get the IPv4 address that stands for them: 240.0.0.0/5, of a class that RFC
  * 1112 has reserved. Linux takes such an address for any other. In host byte order.

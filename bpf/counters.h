@@ -7,6 +7,7 @@
 
 #include "maps.h"
 #include "parse.h"
+#include "trace.h"
 
 static __always_inline void counter_add(struct counter *counter, enum direction dir, __u32 packets,
 					__u32 bytes)
@@ -17,15 +18,38 @@ static __always_inline void counter_add(struct counter *counter, enum direction 
 	counter->bytes[dir] += bytes;
 }
 
-/* The one exit of every packet that is not carried on: its reason is counted. */
-static __always_inline int leave(enum reason reason, int verdict)
+static __always_inline void count_reason(enum reason reason)
 {
 	__u32 key = reason;
 	__u64 *count = reasons.lookup(&key);
 
 	if (count)
 		*count += 1;
+}
+
+/* The one exit of every packet that is not carried on: its reason is counted, and told if anyone
+ * wants to hear it.
+ */
+static __always_inline int leave(enum reason reason, int verdict)
+{
+	count_reason(reason);
+	note_reason(reason, verdict);
 	return verdict;
+}
+
+/* The same for a packet that goes on, or that has been turned into its answer: `p` is what came. */
+static __always_inline int leave_on(const struct packet *p, enum reason reason, int verdict)
+{
+	count_reason(reason);
+	tell_packet(p, reason, 0);
+	return verdict;
+}
+
+/* Why the flow of this packet gets another backend; the one that was to have it. */
+static __always_inline void count_retry(const struct packet *p, enum reason reason, __u32 backend)
+{
+	count_reason(reason);
+	tell_packet(p, reason, backend);
 }
 
 /* One packet, or one GSO packet of many segments; bytes from the IP header on. What Ethernet pads

@@ -42,6 +42,8 @@ static __always_inline enum reason deliver_open(const struct packet *p, struct f
 	if (why)
 		return why;
 	count_new_flow(flow->frontend, flow->backend);
+	tell_flow(p, flow->entry ? PATH_MESH : PATH_LOCAL, flow->frontend, flow->backend,
+		  flow->entry);
 	return REASON_NONE;
 }
 
@@ -131,7 +133,7 @@ static __always_inline int deliver_refusal(struct __sk_buff *skb, const struct p
 
 	if (why == DROP_ttl_exceeded ? answer_expired(skb, p, p->t.daddr) : !refuse(skb, p))
 		return leave(why, TC_ACT_SHOT);
-	leave(why, 0);
+	leave_on(p, why, 0);
 	if (!entry)
 		return answer_out(skb, p->t.saddr, ifindex);
 	if (!returns_wrapped(entry, p->t.saddr) && !is_tcp_syn(p))

@@ -15,59 +15,59 @@
 int overlay_ingress(struct __sk_buff *skb)
 {
 	sctp_begin(skb);
-	return sctp_finish(skb, vip_from_container(skb));
+	return told(skb, sctp_finish(skb, vip_from_container(skb)));
 }
 
 int overlay_egress(struct __sk_buff *skb)
 {
 	sctp_begin(skb);
-	return sctp_finish(skb, vip_to_container(skb));
+	return told(skb, sctp_finish(skb, vip_to_container(skb)));
 }
 
 int nic_xdp(struct xdp_md *ctx)
 {
-	return mesh_xdp(ctx);
+	return told_xdp(ctx, mesh_xdp(ctx));
 }
 
 int nic_ingress(struct __sk_buff *skb)
 {
 	sctp_begin(skb);
 	begin_from_ip6(skb);
-	return sctp_finish(skb, finish_from_ip6(skb, mesh_nic(skb)));
+	return told(skb, sctp_finish(skb, finish_from_ip6(skb, mesh_nic(skb))));
 }
 
 int nic_ip6(struct __sk_buff *skb)
 {
-	return mesh_ip6(skb);
+	return told(skb, mesh_ip6(skb));
 }
 
 /* Handed over to, by PROGRAM_REFUSE_IP6 and PROGRAM_TO_IP6. */
 int nic_refuse_ip6(struct __sk_buff *skb)
 {
-	return mesh_refuse_ip6(skb);
+	return told(skb, mesh_refuse_ip6(skb));
 }
 
 int nic_to_ip6(struct __sk_buff *skb)
 {
-	return mesh_to_ip6(skb);
+	return told(skb, mesh_to_ip6(skb));
 }
 
 /* Handed over to, by PROGRAM_OUTER_ERROR. */
 int nic_outer_error(struct __sk_buff *skb)
 {
-	return mesh_outer_error(skb);
+	return told(skb, mesh_outer_error(skb));
 }
 
 int gateway_ingress(struct __sk_buff *skb)
 {
 	sctp_begin(skb);
-	return sctp_finish(skb, mesh_from_task(skb));
+	return told(skb, sctp_finish(skb, mesh_from_task(skb)));
 }
 
 int gateway_egress(struct __sk_buff *skb)
 {
 	sctp_begin(skb);
-	return sctp_finish(skb, mesh_to_task(skb));
+	return told(skb, sctp_finish(skb, mesh_to_task(skb)));
 }
 
 int sock_connect4(struct bpf_sock_addr *ctx)

@@ -184,13 +184,14 @@ static __always_inline struct given_up *entry_give_up(const struct entry *entry)
 }
 
 /* The attempt that this packet begins, or, if nobody else is ready, goes on with. */
-static __always_inline __u8 entry_attempt(const struct given_up *up, __u32 id)
+static __always_inline __u8 entry_attempt(const struct packet *p, const struct given_up *up,
+					  __u32 id)
 {
 	if (!up->backend || up->backend == id)
 		return up->attempt;
 	live_track(up->backend, up->flags, up->flags | FLOW_RST);
 	health_silent(up->backend);
-	leave(RETRY_no_answer, 0);
+	count_retry(p, RETRY_no_answer, up->backend);
 	return next_attempt(up->attempt);
 }
 
@@ -221,9 +222,12 @@ static __always_inline enum reason entry_balance(void *ctx, const struct packet 
 		return DROP_no_backend;
 	choice->id = id;
 	choice->frontend = frontend->id;
-	choice->attempt = entry_attempt(up, id);
-	if (id != up->backend)
+	choice->attempt = entry_attempt(p, up, id);
+	if (id != up->backend) {
 		count_new_entry(frontend->id);
+		if (!choice->backend->gateway_ifindex) /* else by deliver_open() */
+			tell_flow(p, PATH_WRAPPED, frontend->id, id, 0);
+	}
 	entry_note(p, key, frontend, choice, id != up->backend);
 	return REASON_NONE;
 }

@@ -43,6 +43,14 @@ PINNED_MAP(settings, "array", u32, struct settings, 1, 0);
  */
 BPF_TABLE("percpu_array", u32, struct given_up, given_up, 1);
 
+/* What `ebpfmesh trace` listens to: see trace.h. Every agent has its own, with its programs. */
+BPF_TABLE("array", u32, struct tracing, tracing, 1);
+BPF_TABLE("percpu_array", u32, u32, noted_reason, 1);
+BPF_TABLE("percpu_array", u32, u64, lost_events, 1);
+BPF_RINGBUF_OUTPUT(events, EVENT_PAGES);
+/* Says what one is, to who reads the ring: a ring has no type. */
+BPF_TABLE("array", u32, struct event, event_template, 1);
+
 /* Constants, written by the loader. Not pinned: every load has its own. */
 BPF_TABLE("array", u32, struct crc32c, crc32c, 1);
 

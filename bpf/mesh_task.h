@@ -56,9 +56,9 @@ static __always_inline int task_reply_on(struct __sk_buff *skb, struct packet *p
 	if (too_big && !is_to_split(skb, p))
 		return answer_too_big(skb, p, mtu);
 	if (has_expired(p) && !(reply->flags & (FLOW_DIRECT | FLOW_VIA_KERNEL)))
-		return leave(DROP_ttl_exceeded, answer_expired(skb, p, NODE_VTEP) ?
-							TC_ACT_SHOT :
-							bpf_redirect(ifindex, 0));
+		return leave_on(p, DROP_ttl_exceeded,
+				answer_expired(skb, p, NODE_VTEP) ? TC_ACT_SHOT :
+								    bpf_redirect(ifindex, 0));
 	reply = flow_track(p, key, reply, TO_CLIENT);
 	if (!counted && !(reply->flags & (FLOW_DIRECT | FLOW_VIA_KERNEL)))
 		count_skb(skb, p, reply->frontend, reply->backend, TO_CLIENT);
@@ -154,7 +154,7 @@ static __always_inline int task_request(struct __sk_buff *skb, const struct pack
 	if (why == HANDBACK_foreign_address) {
 		int verdict = task_direct(skb, p, &key, FLOW_VIA_KERNEL);
 
-		return verdict == TC_ACT_SHOT ? verdict : leave(why, verdict);
+		return verdict == TC_ACT_SHOT ? verdict : leave_on(p, why, verdict);
 	}
 	if (why)
 		return leave(why, TC_ACT_UNSPEC);

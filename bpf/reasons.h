@@ -61,4 +61,6 @@ enum reason {
 	HANDBACK_REASONS(HANDBACK_REASON) RETRY_REASONS(RETRY_REASON) REASON_MAX,
 };
 
+_Static_assert(REASON_MAX <= 64, "each has its bit in struct tracing");
+
 #endif

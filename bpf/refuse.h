@@ -216,7 +216,7 @@ static __always_inline int refuse_back(struct __sk_buff *skb, const struct packe
 
 	if (!refuse(skb, p))
 		return leave(why, TC_ACT_SHOT);
-	leave(why, 0);
+	leave_on(p, why, 0);
 	return p->vni ? bpf_redirect(ifindex, 0) : answer_out(skb, p->t.saddr, ifindex);
 }
 

@@ -32,7 +32,7 @@ static __always_inline bool second_choose(const struct packet *p, struct flow_ke
 	if (!choice->backend->gateway_ifindex && !is_other_node(choice->backend->vtep))
 		return false;
 	entry_note(p, key, frontend, choice, true);
-	leave(RETRY_second_chance, 0);
+	count_retry(p, RETRY_second_chance, id);
 	return true;
 }
 

@@ -50,39 +50,51 @@ static __always_inline void sock_lead(struct bpf_sock_addr *ctx, const struct ba
 	ctx->user_port = key.port;
 }
 
+/* The exit of a socket that is not led anywhere. `asked` is 0 for an address of IPv6. */
+static __always_inline int leave_socket(struct bpf_sock_addr *ctx, __be32 asked, enum reason reason,
+					int verdict)
+{
+	count_reason(reason);
+	tell_socket(reason, ctx->protocol, asked, ctx->user_port, 0, 0);
+	return verdict;
+}
+
 /* The backend for a socket that asks a port of this node; NULL if there is none, and no frontend if
  * the port is not published. The socket's own address is not known yet: it counts as this node's,
  * which another node will take it for. Only who connects keeps what a scheduler gives it.
  */
 static __always_inline struct backend *sock_choose(struct bpf_sock_addr *ctx, __u32 hash,
-						   bool connects, struct frontend **frontend)
+						   bool connects, struct frontend **frontend,
+						   __u32 *id)
 {
-	__u32 id;
-
 	*frontend = port_frontend(ctx->user_port, ctx->protocol);
 	if (!*frontend)
 		return NULL;
-	id = connects ? schedule_choose(*frontend, NODE_VTEP, hash, 0) :
-			schedule_rechoose(*frontend, NODE_VTEP, hash);
-	return id ? backends.lookup(&id) : NULL;
+	*id = connects ? schedule_choose(*frontend, NODE_VTEP, hash, 0) :
+			 schedule_rechoose(*frontend, NODE_VTEP, hash);
+	return *id ? backends.lookup(id) : NULL;
 }
 
 static __always_inline int sock_balance(struct bpf_sock_addr *ctx, __u32 hash, bool connects)
 {
 	struct frontend *frontend = NULL;
 	struct backend *backend;
+	__u32 id = 0;
 
 	if (bpf_get_netns_cookie(ctx) != NODE_COOKIE || !is_own_address(ctx->user_ip4))
 		return SOCK_ALLOW;
-	backend = sock_choose(ctx, hash, connects, &frontend);
+	backend = sock_choose(ctx, hash, connects, &frontend, &id);
 	if (!frontend)
 		return SOCK_ALLOW;
 	if (gives_back())
-		return leave(HANDBACK_giving_back, SOCK_ALLOW);
+		return leave_socket(ctx, ctx->user_ip4, HANDBACK_giving_back, SOCK_ALLOW);
 	if (!backend)
-		return leave(HANDBACK_no_backend, SOCK_ALLOW);
-	if (connects)
+		return leave_socket(ctx, ctx->user_ip4, HANDBACK_no_backend, SOCK_ALLOW);
+	if (connects) {
 		count_new_entry(frontend->id);
+		tell_socket(FLOW_BEGINS, ctx->protocol, ctx->user_ip4, ctx->user_port, frontend->id,
+			    id);
+	}
 	sock_lead(ctx, backend, frontend);
 	return SOCK_ALLOW;
 }

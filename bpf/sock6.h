@@ -69,19 +69,21 @@ static __always_inline int sock_connect_ip6(struct bpf_sock_addr *ctx)
 	struct backend *backend;
 	struct sock_key key;
 	struct ip6 to;
+	__u32 id = 0;
 
 	if (bpf_get_netns_cookie(ctx) != NODE_COOKIE || !is_own_ip6(&origin.address))
 		return SOCK_ALLOW;
-	backend = sock_choose(ctx, bpf_get_prandom_u32(), true, &frontend);
+	backend = sock_choose(ctx, bpf_get_prandom_u32(), true, &frontend, &id);
 	if (!frontend)
 		return SOCK_ALLOW;
 	if (gives_back())
-		return leave(HANDBACK_giving_back, SOCK_ALLOW);
+		return leave_socket(ctx, 0, HANDBACK_giving_back, SOCK_ALLOW);
 	if (!backend) {
 		set_retval(-ECONNREFUSED);
-		return leave(DROP_no_backend, REFUSE_SOCKET);
+		return leave_socket(ctx, 0, DROP_no_backend, REFUSE_SOCKET);
 	}
 	count_new_entry(frontend->id);
+	tell_socket(FLOW_BEGINS, ctx->protocol, 0, ctx->user_port, frontend->id, id);
 	key = sock_backend_key(ctx, backend, frontend);
 	sock_origins6.update(&key, &origin);
 	to = mapped(key.address);
@@ -102,9 +104,9 @@ static __always_inline int sock_sendmsg_ip6(struct bpf_sock_addr *ctx)
 	    !port_frontend(ctx->user_port, ctx->protocol))
 		return SOCK_ALLOW;
 	if (gives_back())
-		return leave(HANDBACK_giving_back, SOCK_ALLOW);
+		return leave_socket(ctx, 0, HANDBACK_giving_back, SOCK_ALLOW);
 	set_retval(-ECONNREFUSED);
-	return leave(DROP_ipv6_datagram, REFUSE_SOCKET);
+	return leave_socket(ctx, 0, DROP_ipv6_datagram, REFUSE_SOCKET);
 }
 
 /* The program sees the address that it had asked: by connect(), or by sendto() of an IPv4-mapped

@@ -156,8 +156,10 @@ static __always_inline bool is_from_ip6(const struct __sk_buff *skb)
 /* The kernel must not see a packet from a surrogate, whom nobody there would know how to answer. */
 static __always_inline int finish_from_ip6(struct __sk_buff *skb, int verdict)
 {
-	if (verdict == TC_ACT_UNSPEC && is_from_ip6(skb))
+	if (verdict == TC_ACT_UNSPEC && is_from_ip6(skb)) {
+		told(skb, verdict);
 		return hand_over(skb, PROGRAM_REFUSE_IP6);
+	}
 	return verdict;
 }
 

@@ -31,7 +31,7 @@ static __always_inline int answer_too_big(struct __sk_buff *skb, const struct pa
 			  bpf_htonl(mtu)) ||
 	    swap_macs(skb))
 		return leave(DROP_too_big, TC_ACT_SHOT);
-	leave(DROP_too_big, 0);
+	leave_on(p, DROP_too_big, 0);
 	return answer_out(skb, p->t.saddr, ifindex);
 }
 

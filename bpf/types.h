@@ -319,6 +319,49 @@ struct tag {
 
 #define TAG_MAGIC 0xebf0da7a
 
+/* What whoever watches wants to hear of: bit n is reason n, bit 0 flows that begin. Till then:
+ * CLOCK_MONOTONIC.
+ */
+struct tracing {
+	__u64 wanted;
+	__u64 until_ns;
+};
+
+/* How a flow that begins gets to its backend. */
+enum event_path {
+	PATH_UNSET = 0,
+	PATH_VIP = 1,     /* on its overlay network, from the client's own node */
+	PATH_LOCAL = 2,   /* in at this node, to a task of it */
+	PATH_WRAPPED = 3, /* in at this node, through the tunnel to another */
+	PATH_MESH = 4,    /* out of the tunnel, to a task of this node */
+	PATH_SOCKET = 5,  /* of a process of this node, at its socket */
+};
+
+#define EVENT_HEAD 120
+
+/* Something that was decided: see trace.h. Either the packet has been read, and `t` and what goes
+ * with it are set, or its first bytes are in `head`.
+ */
+struct event {
+	__u64 time_ns; /* CLOCK_MONOTONIC */
+	struct tuple t;
+	__u32 vni;
+	__u32 frontend;
+	__u32 backend;
+	__be32 entry;
+	__u32 ifindex;
+	__u32 length; /* of the IPv4 packet, or, with a head, of the frame */
+	__u32 ethertype;
+	__u8 what; /* enum reason; 0: a flow begins */
+	__u8 path; /* enum event_path */
+	__u8 protocol;
+	__u8 tcp_flags;
+	__u8 program; /* its place among the object's */
+	__u8 head_length;
+	__u8 pad[2];
+	__u8 head[EVENT_HEAD];
+};
+
 _Static_assert(sizeof(struct frontend_key) == 12, "frontend_key has no holes");
 _Static_assert(sizeof(struct frontend) == 12, "frontend has no holes");
 _Static_assert(sizeof(struct allow_key) == 24, "allow_key has no holes");
@@ -342,6 +385,7 @@ _Static_assert(sizeof(struct surrogate) == 48, "surrogate has no holes");
 _Static_assert(sizeof(struct node) == 24, "node has no holes");
 _Static_assert(sizeof(struct settings) == 24, "settings has no holes");
 _Static_assert(sizeof(struct crc32c) == 4 * (65536 + 1024), "crc32c has no holes");
+_Static_assert(sizeof(struct event) == 176, "event has no holes");
 _Static_assert(sizeof(struct tag) % 4 == 0, "metadata is a multiple of 4");
 
 #endif

@@ -48,7 +48,7 @@ static __always_inline enum reason vip_balance(const struct packet *p, struct fl
 		live_track(silent, old->flags, old->flags | FLOW_RST);
 		flow_abandon(key);
 		health_silent(silent);
-		leave(RETRY_no_answer, 0);
+		count_retry(p, RETRY_no_answer, silent);
 	}
 	flow->seen_ns = bpf_ktime_get_coarse_ns();
 	flow->backend = id;
@@ -62,6 +62,7 @@ static __always_inline enum reason vip_balance(const struct packet *p, struct fl
 	if (why)
 		return why;
 	count_new_flow(flow->frontend, flow->backend);
+	tell_flow(p, PATH_VIP, flow->frontend, flow->backend, 0);
 	live_begin(flow->backend, flow->flags);
 	return REASON_NONE;
 }

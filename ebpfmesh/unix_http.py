@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import http.client
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,5 +38,19 @@ def get(path: Path, target: str, timeout_s: float = TIMEOUT_S) -> Answer:
         connection.request("GET", target)
         response = connection.getresponse()
         return Answer(response.status, response.read())
+    finally:
+        connection.close()
+
+
+@contextmanager
+def stream(
+    path: Path, target: str, timeout_s: float = TIMEOUT_S
+) -> Iterator[http.client.HTTPResponse]:
+    """A GET whose answer comes bit by bit: `timeout_s` is for each. Raises as `get` does."""
+    connection = _UnixConnection(path, timeout_s)
+    try:
+        connection.request("GET", target)
+        with connection.getresponse() as response:
+            yield response
     finally:
         connection.close()

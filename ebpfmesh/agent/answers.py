@@ -11,13 +11,16 @@ from ebpfmesh.agent.explain import Surroundings, explain
 from ebpfmesh.agent.flowlist import list_flows
 from ebpfmesh.agent.hubrole import HubRole
 from ebpfmesh.agent.keeper import Keeper
+from ebpfmesh.agent.naming import Naming
 from ebpfmesh.agent.problems import Condition, problems
 from ebpfmesh.agent.report import MapReader
 from ebpfmesh.agent.saver import Saver
+from ebpfmesh.agent.tracer import Tracer
 from ebpfmesh.agent.worker import Worker
 from ebpfmesh.changes import Change
 from ebpfmesh.config import Config
 from ebpfmesh.datapath.datapath import Datapath
+from ebpfmesh.datapath.events import Ring
 from ebpfmesh.datapath.lookup import Lookup
 from ebpfmesh.desired import notes
 from ebpfmesh.explanation import Explanation, Question
@@ -48,6 +51,7 @@ class Answers:
         saver: Saver,
         worker: Worker,
     ) -> None:
+        """The parts; `tracer` is made of them."""
         self._started = time.monotonic()
         self._config = config
         self._info = info
@@ -57,6 +61,13 @@ class Answers:
         self._hub_role = hub_role
         self._saver = saver
         self._worker = worker
+        module = datapath.module
+        self.tracer = Tracer(
+            lambda: Ring(module),
+            self._naming,
+            reasons=module.reasons,
+            tunnel_port=module.value("VXLAN_PORT"),
+        )
 
     def is_ready(self) -> bool:
         """Whether the maps hold what the Swarm wants, as far as is known."""
@@ -98,6 +109,11 @@ class Answers:
             nodes={node.vtep: node.hostname for node in mesh.nodes.values() if node.vtep},
         )
         return explain(asked, Lookup(self._datapath.module), around)
+
+    def _naming(self) -> Naming:
+        keeper = self._keeper
+        actual, ids = keeper.reconciler.actual, keeper.reconciler.ids.backends.ids
+        return Naming(keeper.mesh, actual.frontends, actual.backends, ids)
 
     def _reader(self) -> MapReader:
         keeper = self._keeper

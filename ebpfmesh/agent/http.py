@@ -15,8 +15,11 @@ from aiohttp import web
 from ebpfmesh.accepting import accepted
 from ebpfmesh.agent.answers import Answers
 from ebpfmesh.agent.onlooker import Onlooker
+from ebpfmesh.agent.tracer import Listener, TooManyListeners, Tracer
+from ebpfmesh.datapath.errors import DatapathError
 from ebpfmesh.explanation import BadQuestion, question
 from ebpfmesh.page import HEADERS, document, live
+from ebpfmesh.tracing import Told, watch
 
 # Of what the network may ask. Prometheus and a browser have one or two connections each.
 MOST_CONNECTIONS = 256
@@ -24,6 +27,8 @@ MOST_OF_ONE_ADDRESS = 32
 LONGEST_S = 60.0
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+LINES_TYPE = "application/x-ndjson"
+_SILENCE_S = 1.0
 
 
 def _json(value: object) -> web.Response:
@@ -59,12 +64,52 @@ def _admin(agent: Answers) -> list[web.RouteDef]:
             raise web.HTTPBadRequest(text=f"{error}\n") from error
         return _json(await agent.explain(asked))
 
+    async def trace(request: web.Request) -> web.StreamResponse:
+        return await _trace(agent.tracer, request)
+
     return [
+        web.get("/trace", trace),
         web.get("/status", status),
         web.get("/flows", flows),
         web.get("/explain", explain),
         web.get("/changes", changes),
     ]
+
+
+async def _trace(tracer: Tracer, request: web.Request) -> web.StreamResponse:
+    """A line of JSON for each event, and an empty one whenever none has come for a while."""
+    given = request.query
+    try:
+        asked = watch(
+            given.get("service", ""),
+            given.get("client", ""),
+            given.getall("kind", []),
+            given.getall("reason", []),
+            every="every" in given,
+            known=tracer.reasons,
+        )
+    except BadQuestion as error:
+        raise web.HTTPBadRequest(text=f"{error}\n") from error
+    try:
+        async with tracer.listen(asked) as listener:
+            return await _tell(listener, request)
+    except TooManyListeners as error:
+        raise web.HTTPServiceUnavailable(text=f"{error}\n") from error
+    except DatapathError as error:
+        raise web.HTTPInternalServerError(text=f"{error}\n") from error
+
+
+async def _tell(listener: Listener, request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": LINES_TYPE})
+    await response.prepare(request)
+    told: list[Told] = []
+    with contextlib.suppress(ConnectionError):  # whoever listens leaves when he likes
+        while not listener.ended:
+            await response.write(
+                b"".join(msgspec.json.encode(one) + b"\n" for one in told) or b"\n"
+            )
+            told = await listener.take(_SILENCE_S)
+    return response
 
 
 def _metrics(agent: Answers) -> list[web.RouteDef]:

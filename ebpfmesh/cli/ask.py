@@ -98,7 +98,7 @@ def inspect_service(
     """Show a service's frontends and backends, with state and counters."""
     with exits.errors_for_people():
         known = fetch_status(socket_path(socket)).services
-    found = _find(name, known)
+    found = find(name, known)
     if output is Output.JSON:
         text.show_list("services", found)
         return
@@ -110,7 +110,7 @@ def inspect_service(
             console.print(line)
 
 
-def _find(wanted: str, known: Iterable[ServiceStatus]) -> list[ServiceStatus]:
+def find(wanted: str, known: Iterable[ServiceStatus]) -> list[ServiceStatus]:
     """One service, on all its networks; or say why not, and what there is."""
     known = list(known)
     found = (
@@ -157,7 +157,7 @@ def list_flows(
     with exits.errors_for_people():
         path = socket_path(socket)
         found = fetch_flows(path)
-        names = {one.name for one in _find(service, fetch_status(path).services)} if service else ()
+        names = {one.name for one in find(service, fetch_status(path).services)} if service else ()
     if service:
         found = [flow for flow in found if flow.service in names]
     if output is Output.JSON:

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import http.client
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -14,10 +16,12 @@ import msgspec
 from ebpfmesh import unix_http
 from ebpfmesh.changes import Change
 from ebpfmesh.config import load, settings
-from ebpfmesh.explanation import Explanation, Question
+from ebpfmesh.explanation import BadQuestion, Explanation, Question
 from ebpfmesh.status import STATUS_VERSION, FlowStatus, Status
+from ebpfmesh.tracing import Told
 
 T = TypeVar("T")
+SILENCE_S = 5.0
 
 
 class AgentError(Exception):
@@ -59,6 +63,31 @@ def fetch_explanation(path: Path, asked: Question) -> Explanation:
     return _decode(get(path, f"/explain?{urlencode(query)}"), Explanation)
 
 
+def follow_trace(path: Path, query: Sequence[tuple[str, str]]) -> Iterator[Told | None]:
+    """What the agent's node decides, as it does; None at first, and when nothing happens.
+
+    Raises `NoAgent`, `AgentError`, or `BadQuestion` for what the agent does not understand.
+    """
+    with (
+        _agent_errors(path, SILENCE_S),
+        unix_http.stream(path, f"/trace?{urlencode(query)}", SILENCE_S) as answer,
+    ):
+        if answer.status != http.HTTPStatus.OK:
+            _refused(path, answer.status, answer.read())
+        for line in answer:
+            yield _decode(line, Told) if line.strip() else None
+    raise AgentError(f"the agent on {path} has ended the trace: its log says why")
+
+
+def _refused(path: Path, status: int, body: bytes) -> NoReturn:
+    said = body.decode(errors="replace").strip()
+    if status == http.HTTPStatus.BAD_REQUEST:
+        raise BadQuestion(said)
+    if status == http.HTTPStatus.NOT_FOUND:
+        said = "it is of a version of ebpfmesh that tells nothing"
+    raise AgentError(f"the agent on {path} answers {status}: {said}")
+
+
 def answers(path: Path) -> bool:
     """Whether an agent runs there."""
     try:
@@ -70,8 +99,18 @@ def answers(path: Path) -> bool:
 
 def get(path: Path, target: str, timeout_s: float = unix_http.TIMEOUT_S) -> bytes:
     """The body of an answer. Raises `NoAgent` or `AgentError`."""
-    try:
+    with _agent_errors(path, timeout_s):
         status, body = unix_http.get(path, target, timeout_s)
+    if status != http.HTTPStatus.OK:
+        raise AgentError(f"the agent on {path} answers {status}: its log says why")
+    return body
+
+
+@contextmanager
+def _agent_errors(path: Path, timeout_s: float) -> Iterator[None]:
+    """In words that say what to do."""
+    try:
+        yield
     except PermissionError as error:
         raise NoAgent(f"no right to ask the agent on {path}: run this as root") from error
     except TimeoutError as error:
@@ -81,9 +120,6 @@ def get(path: Path, target: str, timeout_s: float = unix_http.TIMEOUT_S) -> byte
             f"no agent answers on {path} ({_cause(error)}): start one with `ebpfmesh agent`, "
             "or name its socket with --socket; one that waits for Docker says so in its log"
         ) from error
-    if status != http.HTTPStatus.OK:
-        raise AgentError(f"the agent on {path} answers {status}: its log says why")
-    return body
 
 
 def _cause(error: Exception) -> str:

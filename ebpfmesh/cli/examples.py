@@ -29,6 +29,12 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "ebpfmesh explain 192.0.2.100 192.0.2.11:8080 -o json | jq '.backends[].share'",
     ),
     "events": ("ebpfmesh events", "ebpfmesh events -n 100 --service web -o json"),
+    "trace": (
+        "ebpfmesh trace",
+        "ebpfmesh trace --service web --kind flow --count 10",
+        "ebpfmesh trace --kind drop --client 192.0.2.0/24",
+        "ebpfmesh trace --reason no_frontend -o json | jq .source",
+    ),
     "check": ("ebpfmesh check", "ebpfmesh check -o json | jq '.checks[].level'"),
     "detach": ("ebpfmesh detach", "ebpfmesh detach --drain 5m"),
     "demo": ("ebpfmesh demo",),

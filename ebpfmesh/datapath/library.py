@@ -16,17 +16,20 @@ _NAME = "libbcc_bpf.so.0"
 _INT, _U32, _U64, _BOOL = ctypes.c_int, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_bool
 _TEXT, _DATA = ctypes.c_char_p, ctypes.c_void_p
 
-# Name -> types of its arguments (bcc: src/cc/libbpf.h, libbpf: bpf.h). All return an int.
+# Name -> types of its arguments (bcc: src/cc/libbpf.h, libbpf: bpf.h). All but one return an int.
 _FUNCTIONS: dict[str, list[type]] = {
     "bcc_create_map": [_INT, _TEXT, _INT, _INT, _INT, _INT],
     "bcc_create_map_xattr": [_DATA, _BOOL],
     "bcc_prog_load_xattr": [_INT, _TEXT, _TEXT, _DATA, _DATA, _INT, _DATA, _U32, _BOOL],
+    "bpf_consume_ringbuf": [_DATA],
     "bpf_delete_elem": [_INT, _DATA],
+    "bpf_free_ringbuf": [_DATA],
     "bpf_get_first_key": [_INT, _DATA, ctypes.c_size_t],
     "bpf_get_next_key": [_INT, _DATA, _DATA],
     "bpf_lookup_batch": [_INT, _DATA, _DATA, _DATA, _DATA, _DATA],
     "bpf_lookup_elem": [_INT, _DATA, _DATA],
     "bpf_map_get_fd_by_id": [_U32],
+    "bpf_new_ringbuf": [_INT, _DATA, _DATA],
     "bpf_obj_get": [_TEXT],
     "bpf_obj_get_info": [_INT, _DATA, _DATA],
     "bpf_obj_pin": [_INT, _TEXT],
@@ -48,6 +51,7 @@ def _load() -> ctypes.CDLL:
     for name, arguments in _FUNCTIONS.items():
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, _INT
+    library.bpf_new_ringbuf.restype = _DATA
     return library
 
 

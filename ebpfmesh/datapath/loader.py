@@ -22,7 +22,7 @@ TC = 3
 XDP = 6
 CGROUP_SOCK_ADDR = 18
 
-_VNI = "ATTACHED_VNI"
+_VNI, _PROGRAM = "ATTACHED_VNI", "THIS_PROGRAM"
 
 # By their place in `programs`: enum program in bpf/types.h.
 _HANDED_OVER_TO = ("nic_refuse_ip6", "nic_to_ip6", "nic_outer_error", "nic_ingress")
@@ -98,6 +98,20 @@ class Module:
         table = self.table("crc32c")
         table[0] = table.Leaf.from_buffer_copy(array("I", crc32c.constants()))
 
+    @property
+    def names(self) -> list[str]:
+        """Those of the programs, in the order of their numbers."""
+        return self._object.names
+
+    @property
+    def reasons(self) -> Mapping[int, tuple[str, str]]:
+        """Number -> kind (``drop``, ``handback``, ``retry``) and name."""
+        return self._object.reasons
+
+    def value(self, name: str) -> int:
+        """What a constant or size of bpf/config.h is here."""
+        return self._values[name]
+
     def table(self, name: str) -> Table:
         """A map: its key and value as ctypes, its file descriptor."""
         return self._tables[name]
@@ -119,7 +133,7 @@ class Module:
     def _load(self, name: str, kind: int, vni: int, attach_type: int) -> int:
         key = (name, vni)
         if key not in self._loaded:
-            values = {**self._values, _VNI: vni}
+            values = {**self._values, _VNI: vni, _PROGRAM: self._object.names.index(name)}
             maps = {name: table.map_fd for name, table in self._tables.items()}
             code = instructions(self._object.program(name), maps, values)
             self._loaded[key] = self._load_code(name, kind, code, attach_type)

@@ -79,6 +79,11 @@ class Object(msgspec.Struct, frozen=True):
     programs: tuple[ProgramSpec, ...]
     reasons: dict[int, tuple[str, str]]
 
+    @property
+    def names(self) -> list[str]:
+        """Those of the programs; each knows its own place here."""
+        return [program.name for program in self.programs]
+
     def program(self, name: str) -> ProgramSpec:
         """The program of that name. Raises `KeyError`."""
         for program in self.programs:

@@ -15,6 +15,7 @@ _INCLUDE = re.compile(r'^#include "([\w./]+)"$')
 _REASON_LIST = r"#define {kind}_REASONS\(X\)(.*?)\n\n"
 _PINNED = re.compile(r'^PINNED_MAP\((\w+),\s*"\w+(?:\$(\w+))?"', re.MULTILINE)
 _UNPINNED = re.compile(r'^BPF_TABLE\("\w+", [^;]*, (\w+), [^;,]*\);', re.MULTILINE)
+_RING = re.compile(r"^BPF_RINGBUF_OUTPUT\((\w+), \w+\);", re.MULTILINE)
 _CONSTANT = re.compile(r"^#define (\w+) NODE_CONSTANT\((0x\w+), (\d+)\)$", re.MULTILINE)
 _SIZE = re.compile(r"^#ifndef (\w+)\n#define \1 (\d+)$", re.MULTILINE)
 _ENTRY_POINT = re.compile(r"^int (\w+)\(struct \w+ \*", re.MULTILINE)
@@ -68,8 +69,8 @@ def pinned_maps(directory: Path) -> dict[str, str]:
 
 def map_names(directory: Path) -> list[str]:
     """The names of all maps."""
-    unpinned = _UNPINNED.findall((directory / "maps.h").read_text())
-    return [*pinned_maps(directory), *unpinned]
+    text = (directory / "maps.h").read_text()
+    return [*pinned_maps(directory), *_UNPINNED.findall(text), *_RING.findall(text)]
 
 
 def node_constants(directory: Path) -> dict[str, tuple[int, int]]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,10 @@ def test_every_map_but_none_other_is_pinned() -> None:
     assert {"frontends", "maglev", "flows", "replies", "entries", "reasons"} <= set(names)
     assert {name for name, template in names.items() if template} == {"maglev"}
     assert names["maglev"] == "maglev_template"
-    assert set(map_names(source_dir())) - set(names) == {"crc32c", "given_up"}
+    assert set(map_names(source_dir())) - set(names) == {
+        *("crc32c", "given_up"),
+        *("tracing", "noted_reason", "lost_events", "events", "event_template"),
+    }
 
 
 def test_no_two_constants_have_one_placeholder() -> None:
@@ -90,3 +94,15 @@ def test_tables_have_room_for_the_largest_size() -> None:
 
 def test_entry_points_are_the_programs() -> None:
     assert {"nic_xdp", "overlay_ingress", "sock_connect6"} <= set(entry_points(source_dir()))
+
+
+def test_what_goes_on_is_left_by_another_exit() -> None:
+    """`leave` notes its reason for the program's end: such a packet would never be told of."""
+    left = [
+        (path.name, verdict.strip())
+        for path in source_dir().glob("*.h")
+        for verdict in re.findall(r"\bleave\(\w+,([^;]*?)\)[\s;:]", path.read_text())
+    ]
+    assert len(left) > 80
+    final = {"TC_ACT_SHOT", "TC_ACT_UNSPEC", "XDP_DROP", "int verdict"}
+    assert {each for each in left if each[1] not in final} == set()
