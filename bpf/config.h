@@ -87,8 +87,11 @@
 /* For how long it is avoided then, and how often that doubles. */
 #define AVOID_S 10
 #define AVOID_DOUBLINGS 3
-/* How long a backend that has not accepted anything yet may be starting. */
+/* How long a backend that has not accepted anything yet may be starting, and one that refuses where
+ * it has accepted may be ending; then it means it. How long till it may be ending once more.
+ */
 #define START_NS (30 * SECOND_NS)
+#define REFUSAL_REST_NS (4 * START_NS)
 /* How many slots of a table are looked at for a backend that is not avoided. */
 #define CHOICE_TRIES 16
 /* How many source ports a flow tries before it gives up. */

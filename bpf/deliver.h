@@ -163,6 +163,8 @@ static __always_inline int deliver_first(struct __sk_buff *skb, const struct pac
 
 	deliver_way_back(skb, p, new);
 	why = deliver_open(p, key, id, new);
+	if (why == DROP_backend_gone && is_tcp_syn(p) && has_others(id))
+		return leave(why, TC_ACT_SHOT); /* it comes again, and goes to one of them */
 	if (why == DROP_backend_gone || why == DROP_no_backend)
 		return deliver_refusal(skb, p, new, why);
 	if (why)

@@ -249,7 +249,7 @@ static __always_inline bool entry_answered(const struct packet *p, __u8 mark)
 		return false;
 	if (is_syn_ack(p) && !(entry->flags & FLOW_ANSWERED)) {
 		entry->flags |= FLOW_ANSWERED;
-		health_accepted(entry->backend);
+		health_accepted(entry->backend, health_bit(p->protocol, p->t.sport));
 	}
 	return true;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Passive health: what backends make of the connections that this node gives them. One that has
- * left several in a row unanswered gets no new flows for a while; its first answer ends that. Only
- * TCP tells: a datagram need not be answered. Touched by new flows and retries alone, not by what
- * goes on.
+ * left several in a row unanswered, or refuses where it has answered before, gets no new flows for
+ * a while; its first answer ends that. That a datagram is not answered tells nothing. Touched by
+ * new flows, retries and refusals alone, not by what goes on.
  */
 #ifndef EBPFMESH_HEALTH_H
 #define EBPFMESH_HEALTH_H
@@ -24,6 +24,15 @@ static __always_inline void avoid_until(__u32 backend, __u32 until_s)
 		a->until_s[backend & (AVOIDED_SLOTS - 1)] = until_s;
 }
 
+static __always_inline bool is_avoided(__u32 backend)
+{
+	struct avoided *a;
+	__u32 zero = 0;
+
+	a = avoided.lookup(&zero);
+	return a && a->until_s[backend & (AVOIDED_SLOTS - 1)] > avoid_clock();
+}
+
 /* A connection was taken away from it, unanswered. */
 static __always_inline void health_silent(__u32 backend)
 {
@@ -41,8 +50,16 @@ static __always_inline void health_silent(__u32 backend)
 	avoid_until(backend, avoid_clock() + (AVOID_S << more));
 }
 
-/* It has answered a SYN. Written only where that is news: all CPUs read it. */
-static __always_inline void health_accepted(__u32 backend)
+/* The bit of a backend's port; two of them rarely share one. */
+static __always_inline __u32 health_bit(__u8 protocol, __be16 port)
+{
+	__u32 both = (__u32)protocol << 16 | port;
+
+	return 1U << (both * 0x9e3779b1 >> 27);
+}
+
+/* It has answered on a port. Written only where that is news: all CPUs read it. */
+static __always_inline void health_accepted(__u32 backend, __u32 bit)
 {
 	struct health *h = health.lookup(&backend);
 
@@ -52,21 +69,32 @@ static __always_inline void health_accepted(__u32 backend)
 		h->silent = 0;
 		avoid_until(backend, 0);
 	}
-	if (!h->accepted)
-		h->accepted = 1;
+	if (!(h->accepted & bit))
+		h->accepted |= bit;
 }
 
-/* Whether a backend that refuses may be one that does not listen yet. */
-static __always_inline bool is_starting(__u32 backend)
+/* Whether a backend that refuses on a port may be one that does not listen there yet, or has just
+ * ceased to. What has ceased gets nothing new for a while.
+ */
+static __always_inline bool is_between(__u32 backend, __u32 bit)
 {
 	struct health *h = health.lookup(&backend);
 	__u64 now = bpf_ktime_get_coarse_ns();
+	bool begins, ends;
 
-	if (!h || h->accepted)
+	if (!h)
 		return false;
-	if (!h->refused_ns)
+	begins = !h->accepted;
+	ends = h->accepted & bit;
+	if (!h->refused_ns || (ends && now - h->refused_ns > REFUSAL_REST_NS))
 		h->refused_ns = now;
-	return now - h->refused_ns < START_NS;
+	if (now - h->refused_ns >= START_NS || !(begins || ends))
+		return false;
+	if (ends && !is_avoided(backend)) {
+		h->silent += 1;
+		avoid_until(backend, avoid_clock() + AVOID_S);
+	}
+	return true;
 }
 
 #endif

@@ -7,6 +7,7 @@
 
 #include "claim.h"
 #include "deliver.h"
+#include "ending.h"
 #include "entry.h"
 #include "guard.h"
 #include "icmp_error.h"
@@ -180,6 +181,8 @@ static __always_inline int task_error(struct __sk_buff *skb, const struct packet
 	reply = reply_find(&key);
 	if (!reply || reply->flags & FLOW_ABANDONED)
 		return leave(HANDBACK_other_protocol, TC_ACT_UNSPEC);
+	if (ends_datagrams(skb, p, &quoted, &key, reply))
+		return leave(DROP_early_refusal, TC_ACT_SHOT);
 	if (error_to_client(skb, p, &quoted, reply))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
 	if (reply->flags & (FLOW_DIRECT | FLOW_VIA_KERNEL))

@@ -11,10 +11,11 @@
  * drops those of an earlier one. For that, what answers a SYN goes through the tunnel with
  * RETURN_DSR as well.
  *
- * A reset that answers a SYN may be that of a task which does not listen yet. While others are
- * ready the client does not hear it: its next SYN goes to one of them, and whatever that says is
- * heard. So a service that refuses for good costs a client one retransmission, and that only until
- * its task has ever accepted something, or has been refusing for START_NS.
+ * A reset that answers a SYN may be that of a task which does not listen yet, or whose process has
+ * just died. While others are ready the client does not hear it: its next SYN goes to one of them,
+ * and whatever that says is heard. So a port that is refused for good costs a client one
+ * retransmission, and that only until its task has ever accepted something on another one, or has
+ * been refusing for START_NS. For datagrams see ending.h.
  */
 #ifndef EBPFMESH_RETRY_H
 #define EBPFMESH_RETRY_H
@@ -82,7 +83,7 @@ static __always_inline void flow_abandon(struct flow_key *key)
 static __always_inline int drop_late(const struct packet *p, const struct flow *reply)
 {
 	if (is_syn_ack(p))
-		health_accepted(reply->backend);
+		health_accepted(reply->backend, health_bit(p->protocol, p->t.sport));
 	return leave(DROP_late_answer, TC_ACT_SHOT);
 }
 
@@ -109,14 +110,17 @@ static __always_inline bool is_early_refusal(const struct packet *p, const struc
 
 	if (p->protocol != IPPROTO_TCP || !(p->tcp_flags & TCP_RST) || reply->flags & not)
 		return false;
-	return has_others(reply->backend) && is_starting(reply->backend);
+	return has_others(reply->backend) &&
+	       is_between(reply->backend, health_bit(p->protocol, p->t.sport));
 }
 
-/* The first answer to a SYN. */
+/* The first answer of a flow: to a SYN, or to a datagram. */
 static __always_inline void note_accepted(const struct packet *p, const struct flow *reply)
 {
-	if (is_syn_ack(p) && !(reply->flags & (FLOW_ANSWERED | FLOW_DIRECT | FLOW_VIA_KERNEL)))
-		health_accepted(reply->backend);
+	if (reply->flags & (FLOW_ANSWERED | FLOW_DIRECT | FLOW_VIA_KERNEL))
+		return;
+	if (is_syn_ack(p) || p->protocol == IPPROTO_UDP)
+		health_accepted(reply->backend, health_bit(p->protocol, p->t.sport));
 }
 
 #endif

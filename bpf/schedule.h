@@ -157,6 +157,19 @@ static __always_inline __u32 schedule_choose(const struct frontend *frontend, __
 	return first_able(table, maglev_at(table, slot), hash, silent);
 }
 
+/* As schedule_rechoose(), but another than `silent`, if there is one. */
+static __always_inline __u32 schedule_other(const struct frontend *frontend, __be32 client,
+					    __u32 hash, __u32 silent)
+{
+	struct maglev_table *table = maglev_table(frontend->pool);
+	__u32 slot;
+
+	if (!table)
+		return 0;
+	slot = schedule_fixed(frontend, client, hash);
+	return first_able(table, maglev_at(table, slot), hash, silent);
+}
+
 /* As schedule_choose(), but each time the same for the same hash: no record is kept of it. */
 static __always_inline __u32 schedule_rechoose(const struct frontend *frontend, __be32 client,
 					       __u32 hash)

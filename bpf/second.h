@@ -13,8 +13,8 @@
 
 #include "deliver.h"
 
-/* Another backend than `id`, if that takes no new flows. By the flow's hash whatever the scheduler:
- * an entry node with the same table comes to the same.
+/* Another backend than `id`, if that takes no new flows, or refuses them. By the flow's hash
+ * whatever the scheduler: an entry node with the same table comes to the same.
  */
 static __always_inline bool second_choose(const struct packet *p, struct flow_key *key, __u32 id,
 					  struct choice *choice)
@@ -22,15 +22,22 @@ static __always_inline bool second_choose(const struct packet *p, struct flow_ke
 	struct frontend *frontend = port_frontend(p->t.dport, p->protocol);
 	struct backend *backend = backends.lookup(&id);
 
-	if (!may_begin(p) || !frontend || (backend && backend->state == BACKEND_READY))
+	if (!may_begin(p) || !frontend)
 		return false;
-	choice->id = schedule_rechoose(frontend, p->t.saddr, flow_hash(p));
+	if (backend && backend->state == BACKEND_READY && !is_avoided(id))
+		return false;
+	choice->id = schedule_other(frontend, p->t.saddr, flow_hash(p), id);
+	if (choice->id == id)
+		return false;
 	choice->backend = backends.lookup(&choice->id);
 	choice->frontend = frontend->id;
 	if (!choice->backend || choice->backend->state != BACKEND_READY)
 		return false;
 	if (!choice->backend->gateway_ifindex && !is_other_node(choice->backend->vtep))
 		return false;
+	/* What an ended connection has left here would get the next packet. */
+	if (is_syn(p))
+		flow_forget(key);
 	entry_note(p, key, frontend, choice, true);
 	count_retry(p, RETRY_second_chance, id);
 	return true;

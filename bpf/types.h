@@ -170,7 +170,7 @@ struct entry {
 struct health {
 	__u64 refused_ns; /* when it first refused one */
 	__u32 silent;     /* unanswered ones in a row */
-	__u32 accepted;   /* has ever answered one */
+	__u32 accepted;   /* on which ports it has ever answered: a bit each, by hash */
 };
 
 /* What an entry node gives up to choose anew. */

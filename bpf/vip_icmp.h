@@ -3,6 +3,7 @@
 #ifndef EBPFMESH_VIP_ICMP_H
 #define EBPFMESH_VIP_ICMP_H
 
+#include "ending.h"
 #include "icmp.h"
 #include "icmp_error.h"
 #include "nat.h"
@@ -48,6 +49,8 @@ static __always_inline int vip_error_to_container(struct __sk_buff *skb, const s
 	reply = reply_find(&key);
 	if (!reply || reply->flags & FLOW_ABANDONED)
 		return TC_ACT_UNSPEC;
+	if (ends_datagrams(skb, p, &quoted, &key, reply))
+		return leave(DROP_early_refusal, TC_ACT_SHOT);
 	if (error_to_client(skb, p, &quoted, reply))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
 	return TC_ACT_OK;

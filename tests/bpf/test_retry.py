@@ -201,11 +201,15 @@ def test_refusal_of_a_starting_task_is_not_heard(node: Node, web: Service) -> No
     assert node.reasons() == {"drop_early_refusal": 1, "retry_no_answer": 1}
 
 
-def test_refusal_is_heard_of_a_task_that_has_accepted(node: Node, web: Service) -> None:
-    """It refuses that port, and means it."""
+def test_refusal_is_heard_of_a_task_that_has_accepted_on_another_port(
+    node: Node, web: Service
+) -> None:
+    """It refuses this one, and means it."""
     for port in range(6000, 6020):
         answer(node, ask(node, f"{ALICE}:{port}"), to=f"{ALICE}:{port}")
-    assert answer(node, ask(node), "RA").verdict == TC_OK
+    result = node.overlay_ingress(tcp(ASKING, f"{VIP}:81"))
+    refusal = tcp(f"{Ether(result.data)[IP].dst}:81", ASKING, "RA")
+    assert node.overlay_egress(refusal).verdict == TC_OK
     assert node.reasons() == {}
 
 
