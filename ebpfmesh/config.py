@@ -221,6 +221,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             "as ready though nothing listens in it; 0: as soon as it is started."
         ),
     ] = 10.0
+    niceness: Annotated[
+        Annotated[int, Meta(ge=-20, le=19)],
+        Meta(
+            description="The agent's place among the processes of its cgroup, as in nice(1): what "
+            "it hears of tasks should not wait for what keeps the node busy."
+        ),
+    ] = -10
     task_poll_interval_s: Annotated[
         Annotated[float, Meta(ge=0.1, le=60)],
         Meta(description="Seconds between a manager's looks at the tasks."),

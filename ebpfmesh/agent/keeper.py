@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 
 import structlog
 from msgspec.structs import replace
@@ -99,6 +99,7 @@ class Keeper:
 
     def take_state(self, mesh: MeshState) -> None:
         """The Swarm's state has changed."""
+        self._tell_maps(_ending(self.mesh, mesh))
         self.mesh = mesh
         state = f"the Swarm's state {mesh.version}" if mesh.version else "the agent's start"
         self.convergence.began(mesh.origin_ns)
@@ -112,7 +113,8 @@ class Keeper:
             self._started_ns.pop(event.task_id, None)
         of = f" of task {event.task_id}" if event.task_id else ""
         cause = f"dockerd: {event.action}{of}"
-        if self._truth.notice(event):
+        if self._truth.notice(event) and event.task_id:
+            self._tell_maps({event.task_id: self._truth.states.get(event.task_id)})
             self._happened(event.time_ns, cause)
         self._containers.look_at(event.id)
         self.look_again(cause)
@@ -121,8 +123,17 @@ class Keeper:
         """The kernel has told that a task of this node has ended."""
         if self._truth.died(task_id):
             cause = f"the kernel: end of task {task_id}"
+            self._tell_maps({task_id: BackendState.GONE})
             self._happened(time.time_ns(), cause)
             self.look_again(cause)
+
+    def _tell_maps(self, states: Mapping[str, BackendState | None]) -> None:
+        """At once, whatever the other threads are at, and before the hubs hear of it."""
+        ending = {task: s for task, s in states.items() if s and s >= BackendState.STOPPING}
+        try:
+            self.reconciler.tell(ending)
+        except DatapathError as error:
+            log.warning("maps.not_told", error=str(error))
 
     def _happened(self, origin_ns: int, cause: str) -> None:
         """A fact of this node is new since `origin_ns`."""
@@ -358,3 +369,12 @@ class Keeper:
     def error(self) -> str:
         """What keeps the maps from following; empty if nothing does."""
         return "; ".join(dict.fromkeys(self._errors.values()))
+
+
+def _ending(before: MeshState, after: MeshState) -> dict[str, BackendState]:
+    """The tasks that have been told to stop since, or have ended."""
+    return {
+        key: task.state
+        for key, task in after.tasks.items()
+        if task.state >= BackendState.STOPPING and before.tasks.get(key) is not task
+    }

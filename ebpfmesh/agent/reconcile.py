@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import singledispatchmethod
 from itertools import groupby
 from threading import Lock
@@ -57,12 +58,15 @@ from ebpfmesh.plan import (
 
 log = structlog.get_logger(__name__)
 
+# For how long a backend is avoided that the tables may still name. A plan is there sooner.
+_SHUNNED_S = 60
+
 
 class Reconciler:
     """Brings maps and links to a desired state, one plan after the other.
 
     All methods block on system calls: call them in a thread, one at a time. `attach` alone may
-    run in another one meanwhile.
+    run in another one meanwhile, and `tell`, which takes well below a millisecond.
     """
 
     def __init__(
@@ -76,6 +80,8 @@ class Reconciler:
         self._attacher = attacher
         self._now_s = now_s
         self._lock = Lock()  # of `actual`, while it becomes another one
+        self._told: set[BackendKey] = set()
+        self._shunned: set[int] = set()
 
     def adopt(self) -> None:
         """Takes over what an earlier agent has left in the maps, with the ids that it gave.
@@ -133,10 +139,43 @@ class Reconciler:
         What could be applied before an error stays applied; the next call does the rest.
         """
         rested = self.ids.backends.rested(self._now_s())
-        operations = plan(desired, self.actual, whole=whole, rested=rested)
-        for _, group in groupby(operations, key=type):
-            self._apply_group(tuple(group))
+        planned = plan(desired, self.actual, whole=whole, rested=rested)
+        with self._doubtful(desired) as doubtful:
+            operations = [*doubtful, *planned]
+            for _, group in groupby(operations, key=type):
+                self._apply_group(tuple(group))
         return len(operations)
+
+    def tell(self, states: Mapping[str, BackendState]) -> None:
+        """Says of tasks that they are to end, or have, by id, ahead of the plan that will follow.
+
+        No table is made for that: until there is one, programs look past these backends. The next
+        `sync` writes them again, whatever has become of them.
+        """
+        networks = {key.vni for key in self.actual.pools}
+        for task_id, state in states.items():
+            for vni in networks:
+                backend = self.actual.backends.get(BackendKey(task_id, vni))
+                if backend is not None and state > backend.state:
+                    self._tell(backend, state)
+
+    def _tell(self, backend: Backend, state: BackendState) -> None:
+        number = self.ids.backends.ids[backend.key]
+        self._told.add(backend.key)
+        self.maps.set_backend_state(number, state)
+        if _gets_new(backend):
+            self._shunned.add(number)
+            self.maps.avoid(number, int(self._now_s()) + _SHUNNED_S)
+
+    @contextmanager
+    def _doubtful(self, desired: Desired) -> Iterator[list[Operation]]:
+        """What a plan cannot know: it compares with what was planned before."""
+        told, self._told = self._told, set()
+        try:
+            yield [PutBackend(desired.backends[key]) for key in told if key in desired.backends]
+        except BaseException:
+            self._told |= told
+            raise
 
     def attach(self, desired: Desired, *, whole: bool) -> int:
         """Brings the programs at links to `desired`; returns how many operations that took.
@@ -223,6 +262,9 @@ class Reconciler:
         if backend.key not in self.actual.backends and backend.key not in self.actual.retired:
             self.maps.clear_backend_counters(number)
         self.maps.put_backend(backend, number, self._pool_id(backend.pool))
+        if number in self._shunned and _gets_new(backend):
+            self._shunned.discard(number)
+            self.maps.avoid(number, 0)
 
     @_apply.register
     def _(self, operation: PutPool) -> None:
@@ -316,6 +358,11 @@ class Reconciler:
         detach(operation.attachment)
         rest = {place: one for place, one in self.attached.items() if place != operation.attachment}
         self.attached = rest
+
+
+def _gets_new(backend: Backend) -> bool:
+    """Whether a table may name it."""
+    return backend.state is BackendState.READY or backend.spare
 
 
 def _in_turn(numbers: list[int], size: int) -> bytes:

@@ -193,7 +193,7 @@ class MapReader:
             node=node.hostname if node else "",
             local=bool(task and task.node_id == self.node_id),
             state=BackendState(backend.state).name.lower(),
-            avoided=number in self._avoided,
+            avoided=backend.state is BackendState.READY and number in self._avoided,
             traffic=_traffic(self._counters.backend(number)),
             share=self.reconciler.shares.get(backend.pool, {}).get(backend.key, 0.0),
         )

@@ -6,17 +6,23 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 
 from ebpfmesh.cli import exits, logs, text
 from ebpfmesh.cli.client import answers
 from ebpfmesh.cli.options import Given
 from ebpfmesh.config import Config, load
+
+log = structlog.get_logger(__name__)
+
+_SWITCH_S = 0.0005
 
 
 def agent(file: str | None, given: Given) -> None:
@@ -29,8 +35,22 @@ def agent(file: str | None, given: Given) -> None:
         config = load(file, os.environ, given)
     _need_root("the agent loads programs into the kernel")
     logs.configure(config.log_level, config.log_format)
+    _take_place(config.niceness)
     with _failures_for_people():
         asyncio.run(_until_told_to_end(config))
+
+
+def _take_place(niceness: int) -> None:
+    """Before there are threads: they inherit it. Without the right to, it is said once.
+
+    Python's threads wait for each other as well: for news, not as long as they do by themselves.
+    """
+    sys.setswitchinterval(_SWITCH_S)
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, niceness)
+    except OSError as error:
+        effect = "on a busy node news are late"
+        log.warning("agent.not_preferred", error=str(error), niceness=niceness, effect=effect)
 
 
 async def _until_told_to_end(config: Config) -> None:

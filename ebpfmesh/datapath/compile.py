@@ -10,6 +10,7 @@ first: it then needs no clang, and no headers.
 from __future__ import annotations
 
 import os
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -110,7 +111,11 @@ def _program(name: str, code: bytes, fds: dict[int, str], places: dict[int, str]
 
 
 def main() -> None:
-    """Writes the object to the file that is named, of the programs in the directory that is."""
+    """Writes the object to the file that is named, of the programs in the directory that is.
+
+    An agent's preference among processes is not its compiler's.
+    """
+    os.setpriority(os.PRIO_PROCESS, 0, max(0, os.getpriority(os.PRIO_PROCESS, 0)))
     file, directory = (*map(Path, sys.argv[1:]), None, None)[:2]
     directory = directory or source_dir()
     write(file or shipped(directory), seal(compiled(directory)))

@@ -259,10 +259,10 @@ class Maps:
         self._clear_counter("backend_counters", backend_id)
         self.put_live(backend_id, 0)
         self._update("health", ctypes.c_uint32(backend_id), self._module.table("health").Leaf())
-        self._end_avoiding(backend_id)
+        self.avoid(backend_id, 0)  # what the one before has done is not the new one's
 
-    def _end_avoiding(self, backend_id: int) -> None:
-        """What a backend with that id has done before is not the new one's.
+    def avoid(self, backend_id: int, until_s: int) -> None:
+        """Gives a backend no new flows until then, in seconds of CLOCK_MONOTONIC.
 
         The value is that of all backends: what programs write meanwhile may be lost, and is
         written again when another connection goes unanswered.
@@ -270,8 +270,8 @@ class Maps:
         table = self._module.table("avoided")
         leaf = table[ctypes.c_uint32(0)]
         slot = backend_id % len(leaf.until_s)
-        if leaf.until_s[slot]:
-            leaf.until_s[slot] = 0
+        if leaf.until_s[slot] != until_s:
+            leaf.until_s[slot] = until_s
             self._update("avoided", ctypes.c_uint32(0), leaf)
 
     def avoided(self, now_s: float) -> frozenset[int]:

@@ -92,6 +92,7 @@ class FakeNode:
         self.desired = self.actual = Desired()
         self.sync_error: Exception | None = None
         self.link_up = True
+        self.heard: list[dict[str, BackendState]] = []
         self.reports: list[tuple[dict[str, BackendState], int]] = []
         workers = SimpleNamespace(
             maps=self._call, looks=self._see, links=self._place, sockets=self._call
@@ -173,6 +174,10 @@ class FakeNode:
     def attach(self, desired: Desired, *, whole: bool) -> int:  # noqa: ARG002 - as the Reconciler
         self.attached = desired.attachments
         return 0
+
+    def tell(self, states: Mapping[str, BackendState]) -> None:
+        if states:
+            self.heard.append(dict(states))
 
     # -- what is asked ----------------------------------------------------------------------
 
@@ -493,3 +498,45 @@ async def test_that_the_link_to_the_other_nodes_is_down_is_told_once() -> None:
             await until(lambda seen=seen: node.looks > seen)  # type: ignore[misc]
         await until(lambda: len(told()) > 1)
         assert told() == [("link.up", {"link": "eth0"}), ("link.down", {"link": "eth0"})]
+
+
+@pytest.mark.asyncio
+async def test_maps_are_told_of_an_end_whatever_else_goes_on() -> None:
+    """Even while a look at the node, or a plan, is under way."""
+    async with running() as node:
+        await until(lambda: node.state is READY)
+        node.keeper.died("t1")
+        assert node.heard == [{"t1": GONE}]
+        node.keeper.died("t1")
+        assert len(node.heard) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("action", "attributes", "told"),
+    [
+        ("kill", {"signal": "15"}, [{"t1": STOPPING}]),
+        ("die", {}, [{"t1": GONE}]),
+        ("health_status", {}, []),
+        ("start", {}, []),
+    ],
+)
+async def test_maps_are_told_what_dockerd_says_of_an_end(
+    action: str, attributes: dict[str, str], told: list[dict[str, BackendState]]
+) -> None:
+    async with running() as node:
+        await until(lambda: node.state is READY)
+        node.told(action, "unhealthy", **attributes)
+        assert node.heard == told
+
+
+@pytest.mark.asyncio
+async def test_maps_are_told_what_other_nodes_say_of_an_end() -> None:
+    async with running() as node:
+        await until(lambda: node.state is READY)
+        ended = msgspec.structs.replace(TASK, id="t2", node_id="n2", state=GONE)
+        mesh = msgspec.structs.replace(MESH, version=2, tasks={"t1": TASK, "t2": ended})
+        node.keeper.take_state(mesh)
+        assert node.heard == [{"t2": GONE}]
+        node.keeper.take_state(msgspec.structs.replace(mesh, version=3))
+        assert len(node.heard) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, cast
+from unittest.mock import Mock
 
 import msgspec
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from ebpfmesh.agent.reconcile import Reconciler
 from ebpfmesh.datapath.attach import Attached, Attacher, Role
-from ebpfmesh.datapath.errors import AttachError, PlaceGone
+from ebpfmesh.datapath.errors import AttachError, MapError, PlaceGone
 from ebpfmesh.datapath.maps import Maps, StoredFrontend
 from ebpfmesh.ids import Ids
 from ebpfmesh.model import (
@@ -54,6 +55,10 @@ class MemoryMaps:
         self.own_addresses: set[str] = set()
         self.lists: dict[int, set[str]] = {}
         self.senders: dict[EndpointKey, Endpoint] = {}
+        self.avoided: dict[int, int] = {}
+
+    def avoid(self, number: int, until_s: int) -> None:
+        self.avoided[number] = until_s
 
     def put_frontend(self, frontend: Frontend, number: int, pool: int) -> None:
         self.stored_frontends[frontend.key] = StoredFrontend(frontend, number, pool)
@@ -328,6 +333,51 @@ def test_partial_snapshot_removes_nothing(maps: MemoryMaps, clock: Clock) -> Non
     before = dict(maps.stored_backends), dict(maps.stored_frontends), dict(maps.tables)
     r.sync(Desired(), whole=False)
     assert (maps.stored_backends, maps.stored_frontends, maps.tables) == before
+
+
+def test_news_of_an_end_need_no_plan_and_no_table(maps: MemoryMaps, clock: Clock) -> None:
+    r = reconciler(maps, MemoryAttacher(), clock)
+    r.sync(desired("a", "b"), whole=True)
+    batches, number = len(maps.batches), r.ids.backends.ids[BackendKey("a", VNI)]
+    r.tell({"a": BackendState.GONE, "unknown": BackendState.GONE})
+    assert maps.stored_backends[number].state is BackendState.GONE
+    assert maps.avoided.keys() == {number}
+    assert maps.avoided[number] > clock.now_s
+    assert len(maps.batches) == batches
+
+
+def test_news_that_were_taken_back_leave_nothing(maps: MemoryMaps, clock: Clock) -> None:
+    """A task that was told to stop, and goes on: nothing has changed from plan to plan."""
+    r = reconciler(maps, MemoryAttacher(), clock)
+    r.sync(desired("a", "b"), whole=True)
+    number = r.ids.backends.ids[BackendKey("a", VNI)]
+    r.tell({"a": BackendState.STOPPING})
+    assert r.sync(desired("a", "b"), whole=True) == 1
+    assert maps.stored_backends[number].state is BackendState.READY
+    assert maps.avoided == {number: 0}
+    assert r.sync(desired("a", "b"), whole=True) == 0
+
+
+def test_news_are_not_forgotten_when_a_plan_fails(maps: MemoryMaps, clock: Clock) -> None:
+    r = reconciler(maps, MemoryAttacher(), clock)
+    r.sync(desired("a", "b"), whole=True)
+    r.tell({"a": BackendState.STOPPING})
+    maps.put_backend = Mock(side_effect=MapError("full"))  # type: ignore[method-assign]
+    with pytest.raises(MapError):
+        r.sync(desired("a", "b"), whole=True)
+    del maps.put_backend
+    assert r.sync(desired("a", "b"), whole=True) == 1
+
+
+def test_who_gets_nothing_new_need_not_be_avoided(maps: MemoryMaps, clock: Clock) -> None:
+    r = reconciler(maps, MemoryAttacher(), clock)
+    leaving = backend("a", BackendState.DRAINING)
+    r.sync(Desired(pools={POOL: Pool(POOL)}, backends={leaving.key: leaving}), whole=True)
+    r.tell({"a": BackendState.READY})
+    assert [b.state for b in maps.stored_backends.values()] == [BackendState.DRAINING]
+    r.tell({"a": BackendState.GONE})
+    assert [b.state for b in maps.stored_backends.values()] == [BackendState.GONE]
+    assert maps.avoided == {}
 
 
 def test_gone_backend_rests_before_its_id_is_free(maps: MemoryMaps, clock: Clock) -> None:
