@@ -10,7 +10,6 @@ first: it then needs no clang, and no headers.
 from __future__ import annotations
 
 import os
-import os
 import sys
 import tempfile
 from pathlib import Path

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
@@ -29,7 +29,7 @@ class Agents:
 
     def use(self, **settings: str) -> None:
         """Let every agent run with these settings, and no others."""
-        wanted = {f"EBPFMESH_{name.upper()}": value for name, value in settings.items()}
+        wanted = _environment(settings)
         if wanted != self._settings:
             self._settings = wanted
             self.restart()
@@ -40,6 +40,15 @@ class Agents:
         for node in self.nodes:
             self._lab.stop_agent(node)
         self.start_missing()
+
+    def upgrade(self, node: str, **settings: str) -> None:
+        """One of them runs with other settings from now on, until `use` says so of all."""
+        self._lab.stop_agent(node)
+        self._lab.start_agent(node, _environment(settings))
+
+    def upgraded(self, **settings: str) -> None:
+        """All of them do."""
+        self._settings = _environment(settings)
 
     def start_missing(self) -> None:
         missing = [node.name for node in self._lab.nodes if node.agent_pid is None]
@@ -83,3 +92,7 @@ class Agents:
                 return wanted.isdisjoint(s.name for s in self.status(node).services)
 
             assert wait_until(gone, READY_TIMEOUT_S, 0.1), f"{node} still knows of {wanted}"
+
+
+def _environment(settings: Mapping[str, str]) -> dict[str, str]:
+    return {f"EBPFMESH_{name.upper()}": value for name, value in settings.items()}

@@ -70,13 +70,15 @@ class Tally:
         self.closed: list[dict[str, Any]] = []
         self.moved: list[dict[str, Any]] = []
         self.hosts: dict[str, dict[str, float]] = {}
+        self._datagrams: set[tuple[Target, int]] = set()
 
-    def answer(self, mode: str, host: str, took_s: float, *, opened: bool) -> None:
-        now_s = time.monotonic() - self.began_s
+    def answer(self, mode: str, client: Session, took_s: float, *, opened: bool) -> None:
+        now_s, host = time.monotonic() - self.began_s, client.host
         with self._lock:
             counts = self._mode(mode)
             counts["ok"] += 1
             counts["opened"] += opened
+            counts["reused"] += opened and self._is_used(mode, client)
             counts["slow"] += took_s > SLOW_S
             counts["slowest_s"] = max(counts["slowest_s"], took_s)
             seen = self.hosts.setdefault(
@@ -91,6 +93,7 @@ class Tally:
     def failure(self, mode: str, client: Session, failed: Failed, took_s: float) -> None:
         with self._lock:
             self._mode(mode)["failed"] += 1
+            self._is_used(mode, client)
             if len(self.failures) < MAX_FAILURES:
                 what = {"kind": failed.kind, "stage": failed.stage, "took_s": took_s}
                 self.failures.append(self._event(mode, client) | what)
@@ -107,8 +110,19 @@ class Tally:
         with self._lock:
             self.moved.append(self._event(mode, client) | {"now": now})
 
+    def _is_used(self, mode: str, client: Session) -> bool:
+        """Whether a socket has had an earlier one's port: to those on the way, that goes on."""
+        if not mode.startswith("udp"):
+            return False
+        known = len(self._datagrams)
+        self._datagrams.add((client.target, client.port))
+        return len(self._datagrams) == known
+
     def _mode(self, mode: str) -> dict[str, float]:
-        zero = {"ok": 0, "failed": 0, "opened": 0, "closed": 0, "slow": 0, "slowest_s": 0.0}
+        zero: dict[str, float] = {
+            **dict.fromkeys(("ok", "failed", "opened", "reused", "closed", "slow"), 0),
+            "slowest_s": 0.0,
+        }
         return self.modes.setdefault(mode, zero)
 
     def _event(self, mode: str, client: Session) -> dict[str, Any]:
@@ -344,7 +358,7 @@ class Loops:
             self._tally.failure(mode, session, failed, time.monotonic() - began_s)
         else:
             took_s = time.monotonic() - began_s
-            self._tally.answer(mode, session.host, took_s, opened=opened)
+            self._tally.answer(mode, session, took_s, opened=opened)
 
     def _hold(self) -> None:
         """Each once a round; a round takes `--round-s`."""

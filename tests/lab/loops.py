@@ -49,11 +49,15 @@ class Moved(End, frozen=True):
 
 
 class Mode(msgspec.Struct, frozen=True):
-    """Requests of one kind; `opened` connections or sockets, `closed` by the server as it may."""
+    """Requests of one kind; `opened` connections or sockets, `closed` by the server as it may.
+
+    `reused`: sockets of datagrams with a port that an earlier one had towards the same target.
+    """
 
     ok: int = 0
     failed: int = 0
     opened: int = 0
+    reused: int = 0
     closed: int = 0
     slow: int = 0
     slowest_s: float = 0.0
@@ -63,6 +67,7 @@ class Mode(msgspec.Struct, frozen=True):
             self.ok + other.ok,
             self.failed + other.failed,
             self.opened + other.opened,
+            self.reused + other.reused,
             self.closed + other.closed,
             self.slow + other.slow,
             max(self.slowest_s, other.slowest_s),

@@ -10,11 +10,14 @@ LEFT_S = 50.0
 BOUND_S = 1.0
 
 
-def report(*, moved: int = 0, failed: int = 0, opened_s: float = 0.0) -> Report:
+def report(*, moved: int = 0, failed: int = 0, reused: int = 0, opened_s: float = 0.0) -> Report:
     return Report(
         began_s=0,
         lasted_s=100,
-        modes={"once": Mode(ok=8, opened=8, failed=failed), "keep": Mode(ok=9, opened=2)},
+        modes={
+            "once": Mode(ok=8, opened=8, failed=failed),
+            "udp": Mode(ok=9, opened=2, reused=reused),
+        },
         failures=[],
         closed=[],
         moved=[Moved(1.0, "udp-kept", "192.0.2.11:8080", 1, "a", "b")] * moved,
@@ -32,16 +35,18 @@ def test_new_flows_end_when_a_task_has_left() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counted", "moved", "failed", "right"),
+    ("counted", "of", "right"),
     [
-        (10, 0, 0, True),
-        (9, 0, 0, False),
-        (11, 0, 0, False),
-        (12, 2, 0, True),
-        (13, 2, 0, False),
-        (10 + TRIES, 0, 1, True),
-        (11 + TRIES, 0, 1, False),
+        (10, {}, True),
+        (9, {}, False),
+        (11, {}, False),
+        (12, {"moved": 2}, True),
+        (13, {"moved": 2}, False),
+        (9, {"reused": 1}, True),
+        (8, {"reused": 1}, False),
+        (10 + TRIES, {"failed": 1}, True),
+        (11 + TRIES, {"failed": 1}, False),
     ],
 )
-def test_every_flow_is_counted(counted: int, moved: int, failed: int, right: bool) -> None:
-    assert (list(miscounted(report(moved=moved, failed=failed), counted)) == []) is right
+def test_every_flow_is_counted(counted: int, of: dict[str, int], right: bool) -> None:
+    assert (list(miscounted(report(**of), counted)) == []) is right

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.closedloop import Tally, Udp
 from tests.lab.loops import Failure, Report, Running
 
 TESTS = Path(__file__).parents[1]
@@ -270,3 +271,12 @@ def test_who_answers_datagrams_may_change_and_is_told() -> None:
                 server.sendto(line.encode() + datagram, client)
             report = running.stop()
     assert [(moved.host, moved.now) for moved in report.moved] == [("one", "two")]
+
+
+def test_a_port_that_had_been_used_for_datagrams_is_counted() -> None:
+    tally = Tally()
+    for target, port in [("one", 7), ("one", 8), ("two", 7), ("one", 7), ("one", 8)]:
+        client = Udp((target, 80), 1.0, 1.0, keep=False, moved=lambda *_: None)
+        client.port = port
+        tally.answer("udp", client, 0.0, opened=True)
+    assert (tally.modes["udp"]["opened"], tally.modes["udp"]["reused"]) == (5, 2)

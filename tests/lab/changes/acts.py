@@ -17,11 +17,12 @@ from ebpfmesh.lab.unix_http import get_json
 
 from ..world import INGRESS, Task
 from .judge import Isolation, Marks
-from .scene import CHECKED, NETWORK, OTHER_PORT, PORTS, SERVICE, Scene
+from .scene import CHECKED, OTHER_PORT, PORTS, SERVICE, Scene
 
 Act = Callable[[Scene], Marks]
 
 PAUSE_TRIES = 20
+SMALL, LARGE = "131072", "262144"  # flows
 UNHEALTHY = "/tmp/unhealthy"  # noqa: S108 - in a container
 
 
@@ -182,6 +183,23 @@ def kill_agent(node: str) -> Act:
     return act
 
 
+def upgrade(scene: Scene) -> Marks:
+    """Each node gets programs whose maps have another size: what they hold is moved."""
+    scene.max_flows = SMALL if scene.max_flows != SMALL else LARGE
+    for node in scene.lab.nodes:
+        scene.note(f"upgrade {node.name} to {scene.max_flows} flows")
+        before = _moves(scene, node.name)
+        scene.agents.upgrade(node.name, max_flows=scene.max_flows)
+        assert _moves(scene, node.name) == before + 1, f"{node.name} has moved no maps"
+        scene.settle(scene.replicas)
+    scene.agents.upgraded(max_flows=scene.max_flows)
+    return Marks()
+
+
+def _moves(scene: Scene, node: str) -> int:
+    return scene.lab.node(node).agent_log.read_text().count('"maps.moved"')
+
+
 # --- to a node --------------------------------------------------------------------------
 
 
@@ -217,11 +235,10 @@ def revive(scene: Scene) -> None:
 
 
 def _overlay_is_whole(scene: Scene) -> bool:
-    """Past every balancer. Docker's own gossip takes its time until it trusts a node again."""
+    """Docker's own gossip takes its time until it trusts a node again."""
     tasks = [task for name in PORTS for task in scene.world.tasks(name)]
-    targets = [f"{task.addresses[NETWORK]}:80" for task in tasks]
     first = {task.node: task.place for task in tasks}
-    return all(scene.world.load.http(place, *targets).failed == 0 for place in first.values())
+    return all(scene.reaches_all(place) for place in first.values())
 
 
 def leader_of(lab: Lab) -> str:

@@ -79,10 +79,15 @@ FLAP = Row(
     modes=("once", "udp"),
     held=500,
 )
+SHORT_FLAP = FLAP._replace(
+    name="16 changes of tables, 100 connections held", act=acts.flap(8), held=100
+)
 
 
 def full_rows() -> list[Row]:
-    """All of them, as long as they take."""
+    """All of them, as long as they take. Docker's overlay is not always whole again after a cut:
+    that is the last.
+    """
     return [
         Row("update, one task at once", NONE, acts.roll(1)),
         Row("update, two tasks at once", NONE, acts.roll(2)),
@@ -91,11 +96,12 @@ def full_rows() -> list[Row]:
         Row("another port published, then not", NONE, acts.publish),
         *(Row(f"agent restarted, {node}", NONE, acts.restart_agent(node)) for node in NODE_NAMES),
         *(Row(f"agent killed, {node}", NONE, acts.kill_agent(node)) for node in NODE_NAMES),
+        Row("agent upgraded, each node in turn", NONE, acts.upgrade),
         Row("task killed", "in flight there, or asked within 50 ms", acts.kill_task),
         Row("task unhealthy", NONE, acts.make_unhealthy, services=(CHECKED,)),
         FLAP,
-        CUT,
         LEADER,
+        CUT,
     ]
 
 
@@ -105,4 +111,5 @@ def short_rows() -> list[Row]:
     return [
         *(row for row in full_rows() if row.name.startswith(kept)),
         Row("scale 1, 6", NONE, acts.scale(1, 6)),
+        SHORT_FLAP,
     ]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 
 from ebpfmesh.lab.lab import Lab, Node
@@ -61,6 +61,8 @@ class Scene:
         self.replicas = REPLICAS
         """Of either service."""
         self.harmed = False
+        self.max_flows = ""
+        """As it was set last."""
         self.timeline: list[tuple[float, str]] = []
         self._loops = Loops(lab)
 
@@ -107,6 +109,12 @@ class Scene:
     def wait(self, condition: Callable[[], bool], what: str) -> None:
         assert wait_until(condition, SETTLE_TIMEOUT_S, 0.1), what
 
+    def reaches_all(self, place: Place) -> bool:
+        """Whether a container reaches every task by its own address, past every balancer."""
+        tasks = [task for name in PORTS for task in self.world.tasks(name)]
+        targets = [f"{task.addresses[NETWORK]}:80" for task in tasks]
+        return self.world.load.http(place, *targets).failed == 0
+
     # --- ask ----------------------------------------------------------------------------
 
     @contextmanager
@@ -123,6 +131,8 @@ class Scene:
         mesh = [target for service in services for target in self.world.every_node(PORTS[service])]
         with ExitStack() as stack:
             places = [stack.enter_context(self._inside(node)) for node in inside]
+            for place in places:
+                self.wait(partial(self.reaches_all, place), f"{place} does not reach every task")
             for service in services:
                 self.agents.wait_ready(service, NETWORK, self.replicas, inside)
             outside = self._loops.running(
