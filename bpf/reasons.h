@@ -9,7 +9,7 @@
 	X(backend_gone)     /* a TCP flow whose backend has left */                                \
 	X(no_backend)       /* a frontend without ready backends */                                \
 	X(not_allowed)      /* a client that the service's list does not let in */                 \
-	X(early_refusal)    /* by a task that has accepted nothing yet, and others are ready */    \
+	X(early_refusal)    /* by a task that starts, or has just ended, and others are ready */   \
 	X(late_answer)      /* of a backend that was given up */                                   \
 	X(no_port)          /* every source port tried is taken at the task */                     \
 	X(bad_outer_source) /* wrapped by someone who is no node of this Swarm */                  \
