@@ -12,7 +12,7 @@ from ebpfmesh.unix_http import Answer
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-CAPABILITIES = {"SYS_ADMIN", "NET_ADMIN", "NET_RAW"}
+CAPABILITIES = {"SYS_ADMIN", "NET_ADMIN", "NET_RAW", "SYS_NICE"}
 
 
 def read(name: str) -> str:
