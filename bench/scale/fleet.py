@@ -103,7 +103,13 @@ class MadeUpViewer(Viewer):
         self.mesh = MeshState()
         self._size = size
 
-    def look(
+    def look_at_links(self) -> None:
+        """Sees nothing of this machine."""
+
+    def look_at_tasks(self, containers: Sequence[LocalContainer]) -> None:
+        """Sees nothing of this machine."""
+
+    def view(
         self, containers: Sequence[LocalContainer], known: Mapping[str, BackendState]
     ) -> LocalView:
         """What would be seen."""

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keeps the maps in step: looks at the node when told to, and reconciles.
 
-Four things are done side by side, so that none waits for another: dockerd is asked about
-containers, the node is looked at, maps are made to follow what is known, programs are put where
-they belong. Each begins when it has been triggered, and triggers what comes after it.
+What may take long is done side by side, so that nothing else waits for it: dockerd is asked about
+containers; tasks' namespaces, and the node's links, are looked at; maps are made to follow what is
+known; programs are put where they belong. Each begins when there is cause, and gives cause to what
+comes after it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Se
 import structlog
 from msgspec.structs import replace
 
-from ebpfmesh.agent.causes import Causes
 from ebpfmesh.agent.containers import Containers, Source
 from ebpfmesh.agent.deathwatch import DeathWatch
 from ebpfmesh.agent.ingresswatch import IngressWatch
@@ -25,6 +25,7 @@ from ebpfmesh.agent.readiness import Readiness
 from ebpfmesh.agent.reconcile import Reconciler
 from ebpfmesh.agent.truth import LocalTruth
 from ebpfmesh.agent.viewer import Viewer
+from ebpfmesh.agent.work import Work
 from ebpfmesh.agent.worker import Workers
 from ebpfmesh.datapath.errors import DatapathError
 from ebpfmesh.desired_cache import DesiredCache
@@ -81,9 +82,12 @@ class Keeper:
         self._starting: dict[str, BackendState] = {}
         self._seen = set(seen)
         self._report = report
-        self._look_trigger, self._trigger = asyncio.Event(), asyncio.Event()
-        self._attach_trigger = asyncio.Event()
-        self._look_causes, self._causes, self._attach_causes = Causes(), Causes(), Causes()
+        self._looks_at_links = Work("links", _COALESCE_LOOKS_S)
+        self._looks_at_tasks = Work("tasks", _COALESCE_S)
+        self._follows = Work("maps", _COALESCE_S)
+        self._attaches = Work("programs")
+        self._links_seen = False
+        self._tasks_seen: Sequence[LocalContainer] | None = None
         self._containers = Containers(swarm, self._list_changed, self._dockerd_told)
         self._origin_ns = 0
         self._started_ns: dict[str, int] = {}
@@ -144,20 +148,20 @@ class Keeper:
 
     def _because(self, cause: str) -> None:
         """Something is known now that the maps may not hold yet."""
-        self._causes.because(cause)
-        self._trigger.set()
+        self._follows.because(cause)
 
     def look_again(self, cause: str, *, containers: bool = False) -> None:
         """Something has changed at the node's links or, if so said, among its containers."""
-        self._look_causes.because(cause)
         if containers:
             self._containers.look()
-        self._look_trigger.set()
+        self._looks_at_links.because(cause)
+        self._looks_at_tasks.because(cause)
 
     def _list_changed(self) -> None:
+        cause = "dockerd: its containers"
         self._deaths.follow(self._containers.listed or ())
-        self._because("dockerd: its containers")
-        self._look_trigger.set()
+        self._because(cause)
+        self._looks_at_tasks.because(cause)
 
     def _dockerd_told(self, question: str, error: SwarmError | None) -> None:
         if error is not None:
@@ -169,82 +173,85 @@ class Keeper:
 
     async def run(self) -> None:
         """Keeps the maps in step, until cancelled."""
+        self.look_again("the agent's start")
         async with asyncio.TaskGroup() as group:
             group.create_task(self._containers.run(), name="containers")
             group.create_task(self._watch_starting(), name="starting")
-            group.create_task(self._keep_looking(), name="looks")
-            group.create_task(self._keep_in_step(), name="maps")
-            group.create_task(self._keep_attached(), name="links")
+            group.create_task(self._keep(self._looks_at_links, self._look_at_links), name="looks")
+            group.create_task(self._keep(self._looks_at_tasks, self._look_at_tasks), name="tasks")
+            group.create_task(self._keep(self._follows, self._follow_news), name="maps")
+            group.create_task(self._keep(self._attaches, self._attach), name="programs")
 
-    async def _keep_looking(self) -> None:
-        """Looks at the node at every trigger, and has the maps follow."""
-
-        async def look() -> bool:
-            if self._containers.listed is None:
-                return False
-            self.local = await self._look(self._containers.listed)
-            self._look_causes.hand_on(self._causes)
-            self._trigger.set()
-            return True
-
-        await self._again("node", self._look_trigger, self._look_causes, _COALESCE_LOOKS_S, look)
-
-    async def _keep_in_step(self) -> None:
-        """Has the maps follow what is known, and the programs after them."""
-
-        async def follow() -> bool:
-            if self.local is None:
-                return False
-            self.local = self._with_news(self.local, self._containers.listed or ())
-            await self._follow(self.local)
-            self._causes.hand_on(self._attach_causes)
-            self._attach_trigger.set()
-            return True
-
-        await self._again("maps", self._trigger, self._causes, _COALESCE_S, follow)
-
-    async def _keep_attached(self) -> None:
-        """Puts programs where they belong, once the maps are ready for them."""
-
-        async def attach() -> bool:
-            mesh, desired = self.mesh, self._attachable
-            whole = mesh.version > 0
-            if desired.attachments is not self._attached:
-                try:
-                    await self._workers.links(self.reconciler.attach, desired, whole=whole)
-                finally:
-                    self.journal.look_at_links(self.reconciler.actual, mesh, self._attach_causes)
-                self._attached = desired.attachments
-            self.synced |= whole
-            return True
-
-        await self._again("links", self._attach_trigger, self._attach_causes, 0.0, attach)
-
-    async def _again(
-        self,
-        what: str,
-        trigger: asyncio.Event,
-        causes: Causes,
-        coalesce_s: float,
-        work: Callable[[], Awaitable[bool]],
-    ) -> None:
-        """Works at every trigger, if it can yet. Failures are kept and tried again."""
+    async def _keep(self, work: Work, do: Callable[[], Awaitable[bool]]) -> None:
+        """Does the work whenever it is due, if it can yet. Failures are kept and tried again."""
         while True:
-            await trigger.wait()
-            await asyncio.sleep(coalesce_s)
-            trigger.clear()
-            causes.begin()
+            await work.due()
             try:
-                done = await work()
+                done = await do()
             except (DatapathError, OutOfIds, ExceptionGroup, OSError) as error:
-                self._failed(what, error)
+                self._failed(work.name, error)
                 await asyncio.sleep(_RETRY_S)
-                trigger.set()
-                self._look_trigger.set()
+                work.again()
+                self._looks_at_links.again()
             else:
                 if done:
-                    causes.end()
-                    self._succeeded(what)
+                    work.causes.end()
+                    self._succeeded(work.name)
+
+    # -- looking --------------------------------------------------------------------------
+
+    async def _look_at_links(self) -> bool:
+        await self._workers.looks(self._viewer.look_at_links)
+        self._links_seen = True
+        self._view()
+        self._looks_at_links.hand_on(self._follows)
+        return True
+
+    async def _look_at_tasks(self) -> bool:
+        """Has to come before all else where a task begins: everybody waits for it."""
+        containers = self._containers.listed
+        if containers is None:
+            return False
+        self._starting = await self._look_at_starting(containers, self.mesh)
+        await self._workers.sockets(self._viewer.look_at_tasks, containers)
+        self._tasks_seen = containers
+        self._view()
+        self._looks_at_tasks.hand_on(self._follows)
+        return True
+
+    def _view(self) -> None:
+        """The node as it was seen last; nothing before all of it has been seen once."""
+        if self._tasks_seen is None or not self._links_seen:
+            return
+        local = self._viewer.view(self._tasks_seen, self._starting | self._truth.states)
+        self._note_link(local)
+        self.local = local = replace(local, ended=self._ended(local))
+        self._forget(self.mesh.tasks.keys() | local.tasks.keys())
+        self._note_starts(local)
+
+    # -- following ------------------------------------------------------------------------
+
+    async def _follow_news(self) -> bool:
+        """Has the maps follow what is known."""
+        if self.local is None:
+            return False
+        self.local = self._with_news(self.local, self._containers.listed or ())
+        await self._follow(self.local)
+        self._follows.hand_on(self._attaches)
+        return True
+
+    async def _attach(self) -> bool:
+        """Puts programs where they belong, once the maps are ready for them."""
+        mesh, desired = self.mesh, self._attachable
+        whole = mesh.version > 0
+        if desired.attachments is not self._attached:
+            try:
+                await self._workers.links(self.reconciler.attach, desired, whole=whole)
+            finally:
+                self.journal.look_at_links(self.reconciler.actual, mesh, self._attaches.causes)
+            self._attached = desired.attachments
+        self.synced |= whole
+        return True
 
     async def _follow(self, local: LocalView) -> None:
         began = time.monotonic()
@@ -266,7 +273,7 @@ class Keeper:
         try:
             steps = await self._workers.maps(self.reconciler.sync, desired, whole=mesh.version > 0)
         finally:
-            self.journal.look_at_maps(self.reconciler.actual, mesh, self._causes)
+            self.journal.look_at_maps(self.reconciler.actual, mesh, self._follows.causes)
         self._attachable = desired
         return steps
 
@@ -279,18 +286,6 @@ class Keeper:
             state = max(listed.get(key, task.state), known.get(key, BackendState.READY))
             tasks[key] = task if state is task.state else replace(task, state=state)
         self._tell(local := replace(local, tasks=tasks))
-        return local
-
-    async def _look(self, containers: Sequence[LocalContainer]) -> LocalView:
-        """The node as it is."""
-        mesh = self.mesh
-        self._starting = await self._look_at_starting(containers, mesh)
-        known = self._starting | self._truth.states
-        local = await self._workers.looks(self._viewer.look, containers, known)
-        self._note_link(local)
-        local = replace(local, ended=self._ended(local))
-        self._forget(self.mesh.tasks.keys() | local.tasks.keys())
-        self._note_starts(local)
         return local
 
     def _note_link(self, local: LocalView) -> None:

@@ -208,11 +208,13 @@ def test_view_survives_the_loss_of_an_address_and_of_the_link(
     viewer = Viewer("node1", "203.0.113.1", "", tmp_path, ())
     assert viewer.device().name == "nic2"
     ip("address del 203.0.113.1/24 dev nic2")
-    view = viewer.look([], {})
+    viewer.look_at_links()
+    view = viewer.view([], {})
     assert view.device == "nic2"
     assert spare.ifindex in {a.ifindex for a in view.attachments}
     ip("link del nic2")
-    view = viewer.look([], {})
+    viewer.look_at_links()
+    view = viewer.view([], {})
     assert view.device == ""
     assert {a.role for a in view.attachments} == {Role.EDGE}
 

@@ -84,6 +84,7 @@ class FakeNode:
         for each in (self.answering, self.seen, self.placing):
             each.set()
         self.busy: set[str] = set()
+        self.containers_seen: Sequence[LocalContainer] = ()
         self.error = ""
         self.lists = self.looks = 0
         self.listening: set[Listener] = set()
@@ -147,10 +148,16 @@ class FakeNode:
         if self.error:
             raise DockerUnavailable(self.error)
 
-    def look(
+    def look_at_links(self) -> None:
+        self.looks += 1
+
+    def look_at_tasks(self, containers: Sequence[LocalContainer]) -> None:
+        self.containers_seen = containers
+
+    def view(
         self, containers: Sequence[LocalContainer], known: Mapping[str, BackendState]
     ) -> LocalView:
-        self.looks += 1
+        assert containers is self.containers_seen
         tasks = {
             c.task_id: LocalTask(c.task_id, c.id, max(c.state, known.get(c.task_id, READY)))
             for c in containers
@@ -393,25 +400,6 @@ async def test_a_task_that_is_ready_when_it_is_first_seen_has_been_so_since_its_
 
 
 @pytest.mark.asyncio
-async def test_news_are_followed_before_the_node_is_looked_at() -> None:
-    """That takes long where programs come and go: news of a task must not wait for it."""
-    async with running() as node:
-        await until(lambda: node.state is READY)
-        states: list[BackendState | None] = []
-        look = node.look
-
-        def slow(*args: Any) -> LocalView:
-            states.append(node.state)
-            return look(*args)
-
-        node.look = slow  # type: ignore[assignment,method-assign]
-        node.told("kill", signal="15")
-        await until(lambda: bool(states))
-        assert states[0] is STOPPING
-        assert node.converged() == 1
-
-
-@pytest.mark.asyncio
 async def test_while_the_node_is_looked_at_the_swarms_changes_are_followed() -> None:
     """The kernel may keep who looks at links waiting for as long as a container takes to end."""
     async with running() as node:
@@ -460,7 +448,7 @@ async def test_a_container_that_dockerd_is_busy_with_keeps_no_other_waiting() ->
 
 
 @pytest.mark.asyncio
-async def test_what_is_listed_while_the_node_is_looked_at_is_looked_at_next() -> None:
+async def test_a_task_that_begins_waits_for_no_look_at_links() -> None:
     async with running(containers=[]) as node:
         await until(lambda: node.state is STARTING)
         node.seen.clear()
@@ -468,10 +456,10 @@ async def test_what_is_listed_while_the_node_is_looked_at_is_looked_at_next() ->
         node.keeper.look_again("a test")
         await until(lambda: node.looks > looks)
         node.containers = [CONTAINER]
-        node.told("start")
-        await until(lambda: node.keeper._containers.listed != ())
-        node.seen.set()
+        at_ns = node.told("start")
         await until(lambda: node.state is READY)
+        assert node.reports[-1] == ({"t1": READY}, at_ns)
+        assert not node.seen.is_set()
 
 
 @pytest.mark.asyncio
