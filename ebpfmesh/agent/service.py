@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 import time
 from pathlib import Path
 
@@ -57,9 +56,6 @@ log = structlog.get_logger(__name__)
 _START_RETRY_S = 1.0
 _WATCH_RETRY_S = 1.0
 _HUB_FIRST_S = 2.0
-# After so long a thread lets another have the interpreter (5 ms by default): whoever waits for an
-# answer gives it away each time, and a change goes through many hands.
-_SWITCH_S = 0.0005
 
 
 class Agent:
@@ -74,7 +70,6 @@ class Agent:
 
         Raises `DatapathError` if the datapath cannot be opened on this node.
         """
-        sys.setswitchinterval(_SWITCH_S)
         raise_limit_of_files()
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._workers.close)

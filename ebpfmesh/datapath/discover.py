@@ -14,8 +14,9 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 
 from ebpfmesh.datapath.attach import Role
+from ebpfmesh.datapath.dump import Link, LinkAddress
 from ebpfmesh.datapath.errors import DeviceNotFound
-from ebpfmesh.datapath.links import Link, LinkAddress, links_of
+from ebpfmesh.datapath.links import links_of
 from ebpfmesh.model import Attachment, Endpoint, Gateway
 
 GATEWAY_BRIDGE = "docker_gwbridge"

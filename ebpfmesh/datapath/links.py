@@ -3,25 +3,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from functools import cached_property
 from typing import Any
 
-from pyroute2 import AsyncIPRoute, IPRoute
+from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from ebpfmesh.datapath import dump
+from ebpfmesh.datapath.dump import Link, LinkAddress
 from ebpfmesh.datapath.netns import netlink_socket
 
 _AF_INET, _AF_INET6 = 2, 10
+_CHUNK = 1 << 16
 _RTMGRP_LINK = 1
 _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x10, 0x100
 _ETH_P_ALL, _ETH_P_IPV6 = 0x0003, 0x86DD
-_ARPHRD_ETHER = 1
-_IN_USE = 0x1 | 0x40  # IFF_UP, IFF_RUNNING (netdevice(7))
 _EEXIST = errno.EEXIST
 # How the kernel says that there is no such link, queueing discipline or filter.
 _ABSENT = frozenset({errno.ENOENT, errno.EINVAL, errno.ENODEV})
@@ -63,78 +66,35 @@ _XDP_FLAG = {XdpMode.GENERIC: 1 << 1, XdpMode.NATIVE: 1 << 2}
 _XDP_ATTACHED = {"xdp": XdpMode.NATIVE, "xdpgeneric": XdpMode.GENERIC}
 
 
-@dataclass(frozen=True)
-class Link:
-    """`peer` is the other end's index in its own namespace (veth), `vni` a vxlan's network.
-
-    `ethernet` tells whether its frames have Ethernet headers (a tunnel's may have none), `up`
-    whether it may carry any now: it is switched on, and has a carrier.
-    """
-
-    index: int
-    name: str
-    kind: str
-    mac: str
-    mtu: int
-    master: int
-    peer: int
-    vni: int
-    ethernet: bool = True
-    up: bool = True
-
-
-@dataclass(frozen=True)
-class LinkAddress:
-    """An address on a link, as text: dotted, or as RFC 5952 writes IPv6."""
-
-    index: int
-    address: str
-    prefix: int
-
-
-def _link(message: Any) -> Link:
-    info = message.get_attr("IFLA_LINKINFO")
-    data = info.get_attr("IFLA_INFO_DATA") if info else None
-    kind = (info.get_attr("IFLA_INFO_KIND") if info else "") or ""
-    return Link(
-        index=message["index"],
-        name=message.get_attr("IFLA_IFNAME"),
-        kind=kind,
-        mac=message.get_attr("IFLA_ADDRESS") or "",
-        mtu=message.get_attr("IFLA_MTU") or 0,
-        master=message.get_attr("IFLA_MASTER") or 0,
-        peer=message.get_attr("IFLA_LINK") or 0,
-        vni=(data.get_attr("IFLA_VXLAN_ID") or 0) if kind == "vxlan" and data else 0,
-        ethernet=message["ifi_type"] == _ARPHRD_ETHER,
-        up=message["flags"] & _IN_USE == _IN_USE,
-    )
-
-
 class Links:
     """Netlink in one namespace. Use through `links_of`."""
 
-    def __init__(self, route: Any) -> None:
-        self._route = route
+    def __init__(self, netns: str) -> None:
+        self._netns = netns
+        self._socket = netlink_socket(netns)
+
+    @cached_property
+    def _route(self) -> Any:
+        """For all but lists. pyroute2 takes the descriptor over."""
+        return IPRoute(fileno=netlink_socket(self._netns).detach())
+
+    def close(self) -> None:
+        """Closes what was opened."""
+        self._socket.close()
+        if "_route" in self.__dict__:
+            self._route.close()
 
     def links(self) -> list[Link]:
         """Every link of the namespace."""
-        return [_link(message) for message in self._route.get_links()]
+        return dump.links(self._socket)
 
     def addresses(self) -> list[LinkAddress]:
         """Every IPv4 address of the namespace."""
-        return [
-            LinkAddress(m["index"], m.get_attr("IFA_LOCAL"), m["prefixlen"])
-            for m in self._route.get_addr(family=_AF_INET)
-        ]
+        return dump.addresses(self._socket, _AF_INET)
 
     def addresses6(self) -> list[LinkAddress]:
         """Every IPv6 address of the namespace; none where it has no IPv6."""
-        return [
-            LinkAddress(
-                m["index"], m.get_attr("IFA_LOCAL") or m.get_attr("IFA_ADDRESS"), m["prefixlen"]
-            )
-            for m in self._route.get_addr(family=_AF_INET6)
-        ]
+        return dump.addresses(self._socket, _AF_INET6)
 
     def set_filter(self, index: int, hook: Hook, fd: int, turn: Turn = FOR_ALL) -> None:
         """Attaches a tc program, or takes the place of the one that we had there, in one step."""
@@ -255,18 +215,19 @@ def links_of(netns: str) -> Iterator[Links]:
     Whatever the kernel refuses is an `OSError`; `FileNotFoundError` if there is no such
     namespace (any more).
     """
-    # pyroute2 takes the descriptor over.
-    with IPRoute(fileno=netlink_socket(netns).detach()) as route:
+    with closing(Links(netns)) as links:
         try:
-            yield Links(route)
+            yield links
         except NetlinkError as error:
             raise OSError(error.code, str(error)) from error
 
 
 async def link_changes() -> AsyncIterator[None]:
     """Yields at every change of a link or an address in the caller's namespace: "look again"."""
-    async with AsyncIPRoute(fileno=netlink_socket("").detach()) as route:
-        await route.bind(groups=_RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR)
+    loop = asyncio.get_running_loop()
+    with closing(netlink_socket("")) as heard:
+        heard.setblocking(False)
+        heard.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
         while True:
-            async for _ in route.get():
-                yield None
+            await loop.sock_recv(heard, _CHUNK)
+            yield None

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from ebpfmesh.datapath.attach import Role
 from ebpfmesh.datapath.discover import Device, HostLinks, is_docker_bridge
-from ebpfmesh.datapath.links import Link
+from ebpfmesh.datapath.dump import Link
 from ebpfmesh.model import Attachment
 
 # Kinds of links (IFLA_INFO_KIND) on which no frame of a client arrives, or arrives once more.

@@ -9,8 +9,8 @@ import pytest
 from ebpfmesh.datapath.attach import Role
 from ebpfmesh.datapath.cgroup import cgroup_root
 from ebpfmesh.datapath.discover import Device, HostLinks, balancer_path, overlay_paths
+from ebpfmesh.datapath.dump import Link, LinkAddress
 from ebpfmesh.datapath.errors import DeviceNotFound
-from ebpfmesh.datapath.links import Link, LinkAddress
 
 
 def link(index: int, name: str, kind: str = "", master: int = 0) -> Link:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ebpfmesh.datapath.attach import Role
 from ebpfmesh.datapath.discover import Device, HostLinks
-from ebpfmesh.datapath.links import Link, LinkAddress
+from ebpfmesh.datapath.dump import Link, LinkAddress
 from ebpfmesh.datapath.nics import nic_attachments, patterns
 
 DATA_PATH = Device("eth0", 2, 1500)
