@@ -60,8 +60,14 @@ unit: $(STAMP) ## Tests of pure code: no root, no kernel, no Docker
 
 .PHONY: alerts
 alerts: $(STAMP) ## Prometheus's own opinion of rules and metrics (root, to install it)
-	@scripts/setup-prometheus.sh
+	@scripts/setup-tools.sh alerts promtool:prometheus
 	$(USER_OF_SUDO) $(BIN)/pytest tests/alerts
+
+# PICTURES=/tmp keeps what it has looked at, as PNGs.
+.PHONY: test-page
+test-page: $(STAMP) ## The agent's page in headless Chromium (root, to install it)
+	@scripts/setup-tools.sh test-page chromium:chromium
+	$(USER_OF_SUDO) env EBPFMESH_PICTURES=$(PICTURES) $(BIN)/pytest tests/page
 
 .PHONY: bpf
 bpf: need-root $(STAMP) ## Packets through the programs in the kernel (root)

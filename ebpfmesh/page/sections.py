@@ -45,8 +45,12 @@ def live(view: View) -> Html:
         _services(view),
         element("h2", "Recent changes"),
         _changes(view.changes),
-        _reasons("Dropped", view.status.drops),
-        _reasons("Left to the kernel", view.status.handbacks),
+        element(
+            "div",
+            _reasons("Dropped", view.status.drops),
+            _reasons("Left to the kernel", view.status.handbacks),
+            class_="columns",
+        ),
     )
 
 
@@ -89,6 +93,7 @@ def _tiles(view: View) -> Html:
     services = view.rates.services
     here = [service for service in view.status.services if service.backends]
     entered = sum(service.entered.connections for service in services)
+    down = len({service.id for service in view.status.services if service.state == "down"})
     return element(
         "div",
         _tile("new flows/s", per_second(_sum(services, "connections"))),
@@ -98,7 +103,8 @@ def _tiles(view: View) -> Html:
         _tile("to clients/s", size(_sum(services, "bytes_to_client"))),
         _tile("flows", count(sum(service.flows for service in services))),
         _tile("backends ready", f"{sum(s.ready for s in here)}/{sum(s.total for s in here)}"),
-        _tile("dropped", count(sum(view.status.drops.values()))),
+        _tile("services down", str(down), "bad" if down else ""),
+        _tile("dropped so far", count(sum(view.status.drops.values()))),
         class_="tiles",
     )
 
@@ -107,9 +113,12 @@ def _sum(services: Iterable[ServiceRates], what: str) -> float:
     return sum(float(getattr(service.rate, what)) for service in services)
 
 
-def _tile(name: str, number: str) -> Html:
+def _tile(name: str, number: str, kind: str = "") -> Html:
     return element(
-        "div", element("b", number), element("span", name, class_="quiet"), class_="tile"
+        "div",
+        element("b", number, class_=kind),
+        element("span", name, class_="quiet"),
+        class_="tile",
     )
 
 
@@ -139,6 +148,7 @@ def _service(service: ServiceStatus, rates: ServiceRates, shown: bool) -> Html:
         ("Backend", "Node", "State", "Share", "New flows/s", "Packets/s", "In/s", "Out/s"),
         [_backend(backend) for backend in rates.backends],
         numbers=range(4, 8),
+        kind="backends",
     )
     return element(
         "details",
@@ -204,7 +214,7 @@ def _reasons(title: str, reasons: Mapping[str, int]) -> Html | None:
     if not rows:
         return None
     table = _table(("Reason", "Packets"), rows, numbers=(1,))
-    return join(element("h2", title), element("div", table, class_="card"))
+    return element("section", element("h2", title), element("div", table, class_="card"))
 
 
 def _table(
@@ -212,6 +222,7 @@ def _table(
     rows: Iterable[tuple[str | Html, ...]],
     numbers: Iterable[int],
     short: Iterable[int] = (),
+    kind: str = "",
 ) -> Html:
     """`numbers` are the columns that are aligned to the right, `short` those never broken."""
     classes = dict.fromkeys(short, "short") | dict.fromkeys(numbers, "number")
@@ -229,5 +240,7 @@ def _table(
         )
         for row in rows
     ]
-    table = element("table", element("thead", element("tr", *head)), element("tbody", *body))
+    table = element(
+        "table", element("thead", element("tr", *head)), element("tbody", *body), class_=kind
+    )
     return element("div", table, class_="wide")
