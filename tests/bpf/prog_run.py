@@ -8,43 +8,17 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import os
-import platform
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-_SYSCALL = {"x86_64": 321, "aarch64": 280}[platform.machine()]
-_MAP_CREATE, _MAP_UPDATE_ELEM, _PROG_TEST_RUN = 0, 2, 10
-_MAP_LOOKUP_BATCH, _MAP_LOOKUP_AND_DELETE_BATCH = 24, 25
+from .bpf_call import Call, Command, MapBatch, MapCreate, MapElement, TestRun, call
+
 _MAP_TYPE_ARRAY = 2
 _ROOM = 4096  # more than any program adds to a packet
 _SOURCE_OFFSET = 26  # of an IPv4 packet behind an Ethernet header
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.syscall.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_long]
 _U32, _U64 = ctypes.c_uint32, ctypes.c_uint64
-
-
-class _TestRun(ctypes.Structure):
-    _fields_ = [
-        ("prog_fd", _U32),
-        ("retval", _U32),
-        ("data_size_in", _U32),
-        ("data_size_out", _U32),
-        ("data_in", _U64),
-        ("data_out", _U64),
-        ("repeat", _U32),
-        ("duration", _U32),
-        ("ctx_size_in", _U32),
-        ("ctx_size_out", _U32),
-        ("ctx_in", _U64),
-        ("ctx_out", _U64),
-        ("flags", _U32),
-        ("cpu", _U32),
-        ("batch_size", _U32),
-        ("pad", _U32),
-    ]
 
 
 class XdpContext(ctypes.Structure):
@@ -83,27 +57,6 @@ class SkbContext(ctypes.Structure):
     ]
 
 
-class _MapCreate(ctypes.Structure):
-    _fields_ = [(n, _U32) for n in ("map_type", "key_size", "value_size", "max_entries", "flags")]
-
-
-class _MapElement(ctypes.Structure):
-    _fields_ = [("map_fd", _U32), ("pad", _U32), ("key", _U64), ("value", _U64), ("flags", _U64)]
-
-
-class _MapBatch(ctypes.Structure):
-    _fields_ = [
-        ("in_batch", _U64),
-        ("out_batch", _U64),
-        ("keys", _U64),
-        ("values", _U64),
-        ("count", _U32),
-        ("map_fd", _U32),
-        ("elem_flags", _U64),
-        ("flags", _U64),
-    ]
-
-
 @dataclass(frozen=True)
 class Result:
     """What a program made of a packet.
@@ -117,21 +70,14 @@ class Result:
     mark: int = field(default=0, compare=False)
 
 
-def _bpf(command: int, attr: ctypes.Structure) -> int:
-    result: int = _libc.syscall(_SYSCALL, command, ctypes.byref(attr), ctypes.sizeof(attr))
-    if result < 0:
-        raise OSError(ctypes.get_errno(), f"bpf({command}): {os.strerror(ctypes.get_errno())}")
-    return result
-
-
 def _run(fd: int, data: bytes, context: ctypes.Structure) -> tuple[int, bytes]:
     out = ctypes.create_string_buffer(len(data) + _ROOM)
     source = ctypes.create_string_buffer(data, len(data))
-    attr = _TestRun(prog_fd=fd, data_size_in=len(data), data_size_out=len(out), repeat=1)
+    attr = TestRun(prog_fd=fd, data_size_in=len(data), data_size_out=len(out), repeat=1)
     attr.data_in, attr.data_out = ctypes.addressof(source), ctypes.addressof(out)
     attr.ctx_in = attr.ctx_out = ctypes.addressof(context)
     attr.ctx_size_in = attr.ctx_size_out = ctypes.sizeof(context)
-    _bpf(_PROG_TEST_RUN, attr)
+    call(Command.PROG_TEST_RUN, attr)
     return ctypes.c_int32(attr.retval).value, out.raw[: attr.data_size_out]
 
 
@@ -167,27 +113,28 @@ class Flood:
     def __init__(self, fd: int, data: bytes, context: XdpContext | SkbContext) -> None:
         self._packet = ctypes.create_string_buffer(data, len(data))
         self._context = context  # kept alive: the kernel reads it
-        self._run = _TestRun(prog_fd=fd, data_size_in=len(data), repeat=1)
-        self._run.data_in = ctypes.addressof(self._packet)
-        self._run.ctx_in = ctypes.addressof(context)
-        self._run.ctx_size_in = ctypes.sizeof(context)
+        run = TestRun(prog_fd=fd, data_size_in=len(data), repeat=1)
+        run.data_in = ctypes.addressof(self._packet)
+        run.ctx_in = ctypes.addressof(context)
+        run.ctx_size_in = ctypes.sizeof(context)
+        self._attr, self._run = run, Call(Command.PROG_TEST_RUN, run)
 
     def __call__(self, source: int) -> int:
         """The verdict on a packet from this address (host order)."""
         struct.pack_into(">I", self._packet, _SOURCE_OFFSET, source)
-        _bpf(_PROG_TEST_RUN, self._run)
-        return ctypes.c_int32(self._run.retval).value
+        self._run()
+        return ctypes.c_int32(self._attr.retval).value
 
 
 def array_of_one(value: bytes) -> int:
     """File descriptor of an array map that holds `value` alone."""
-    fd = _bpf(
-        _MAP_CREATE,
-        _MapCreate(map_type=_MAP_TYPE_ARRAY, key_size=4, value_size=len(value), max_entries=1),
+    fd = call(
+        Command.MAP_CREATE,
+        MapCreate(map_type=_MAP_TYPE_ARRAY, key_size=4, value_size=len(value), max_entries=1),
     )
     key, held = _U32(0), ctypes.create_string_buffer(value, len(value))
-    attr = _MapElement(map_fd=fd, key=ctypes.addressof(key), value=ctypes.addressof(held))
-    _bpf(_MAP_UPDATE_ELEM, attr)
+    attr = MapElement(map_fd=fd, key=ctypes.addressof(key), value=ctypes.addressof(held))
+    call(Command.MAP_UPDATE_ELEM, attr)
     return fd
 
 
@@ -205,7 +152,7 @@ class Runner:
         self._ifindex = ifindex
         context = self._xdp or SkbContext(ifindex=ifindex)
         self._context = context
-        self._attr = _TestRun(prog_fd=fd, repeat=1)
+        self._attr = TestRun(prog_fd=fd, repeat=1)
         self._attr.data_in = ctypes.addressof(self._data)
         self._attr.data_out = ctypes.addressof(self._out)
         self._attr.ctx_in = ctypes.addressof(context)
@@ -213,7 +160,7 @@ class Runner:
         if xdp:
             self._attr.ctx_out = self._attr.ctx_in
             self._attr.ctx_size_out = self._attr.ctx_size_in
-        self._where, self._size = ctypes.addressof(self._attr), ctypes.sizeof(self._attr)
+        self._run = Call(Command.PROG_TEST_RUN, self._attr)
 
     def run(self, packet: bytes) -> tuple[int, bytes, bytes]:
         """Verdict, packet and metadata. Raises `OSError` for what the kernel does not run."""
@@ -225,8 +172,7 @@ class Runner:
             xdp.data = xdp.data_meta = 0
             xdp.data_end, xdp.ingress_ifindex = length, self._ifindex
             attr.ctx_size_out = attr.ctx_size_in
-        if _libc.syscall(_SYSCALL, _PROG_TEST_RUN, self._where, self._size) < 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        self._run()
         out = ctypes.string_at(self._out, attr.data_size_out)
         verdict = attr.retval if attr.retval < 1 << 31 else attr.retval - (1 << 32)
         if self._xdp is None:
@@ -242,30 +188,25 @@ class Reader:
         self._cursor = ctypes.create_string_buffer(max(4, key_size))
         self._keys = ctypes.create_string_buffer(key_size * entries)
         self._leaves = ctypes.create_string_buffer(leaf_size * entries)
-        self._attr = _MapBatch(map_fd=fd, out_batch=ctypes.addressof(self._cursor))
+        self._attr = MapBatch(map_fd=fd, out_batch=ctypes.addressof(self._cursor))
         self._attr.keys = ctypes.addressof(self._keys)
         self._attr.values = ctypes.addressof(self._leaves)
 
     def values(self) -> bytes:
         """The values of an array map, in order of index."""
-        self._call(_MAP_LOOKUP_BATCH)
+        self._call(Command.MAP_LOOKUP_BATCH)
         return self._leaves.raw
 
     def items(self, *, take: bool = False) -> list[tuple[bytes, bytes]]:
         """Keys and values of a hash map; with `take` it is empty afterwards."""
-        count = self._call(_MAP_LOOKUP_AND_DELETE_BATCH if take else _MAP_LOOKUP_BATCH)
+        look = Command.MAP_LOOKUP_AND_DELETE_BATCH if take else Command.MAP_LOOKUP_BATCH
+        count = self._call(look)
         k, v = self._key_size, self._leaf_size
         keys = ctypes.string_at(self._keys, count * k)
         leaves = ctypes.string_at(self._leaves, count * v)
         return [(keys[i * k : i * k + k], leaves[i * v : i * v + v]) for i in range(count)]
 
-    def _call(self, command: int) -> int:
-        attr = self._attr
-        attr.count = self._entries
-        where, size = ctypes.addressof(attr), ctypes.sizeof(attr)
-        # "No such entry" says that the end was reached.
-        if _libc.syscall(_SYSCALL, command, where, size) < 0 and (
-            ctypes.get_errno() != errno.ENOENT
-        ):
-            raise OSError(ctypes.get_errno(), f"bpf({command}): {os.strerror(ctypes.get_errno())}")
-        return int(attr.count)
+    def _call(self, command: Command) -> int:
+        self._attr.count = self._entries
+        Call(command, self._attr)(but=errno.ENOENT)  # which says that the end was reached
+        return int(self._attr.count)

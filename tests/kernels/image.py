@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import shutil
 import sys
@@ -10,6 +11,8 @@ import tempfile
 import tomllib
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,16 +55,25 @@ def make_image(system: System, wanted: list[str], mirror: str, cache: Path) -> I
     recipe = repr((system, PACKAGES, sorted(wanted), _INIT))
     name = f"{system.suite}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     target = cache / name
-    if not target.is_dir():
-        _check_suite(system, mirror)
-        cache.mkdir(parents=True, exist_ok=True)
-        print(f"{system.suite}: making {target} (some minutes, once)", flush=True)
-        with tempfile.TemporaryDirectory(prefix=f"{name}.", dir=cache) as scratch:
-            _build(Path(scratch), system, wanted, mirror, cache).rename(target)
-        for old in cache.glob(f"{system.suite}-*"):
-            if old != target and "." not in old.name:
-                shutil.rmtree(old)
+    cache.mkdir(parents=True, exist_ok=True)
+    with _alone(cache / f"{system.suite}.lock"):
+        if not target.is_dir():
+            _check_suite(system, mirror)
+            print(f"{system.suite}: making {target} (some minutes, once)", flush=True)
+            with tempfile.TemporaryDirectory(prefix=f"{name}.", dir=cache) as scratch:
+                _build(Path(scratch), system, wanted, mirror, cache).rename(target)
+            for old in cache.glob(f"{system.suite}-*"):
+                if old != target and "." not in old.name:
+                    shutil.rmtree(old)
     return Image(target / "vmlinuz", target / "initrd", target / "disk")
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Two runs at once make one image."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _check_suite(system: System, mirror: str) -> None:
