@@ -212,7 +212,7 @@ def test_a_move_that_nobody_ends_ends_by_itself(
 ) -> None:
     node = furnished(start(config, programs))
     table = node.table("settings")
-    for age_s, verdict in ((9, TC_SHOT), (11, 0)):
+    for age_s, verdict in ((1, TC_SHOT), (11, 0)):
         since = time.monotonic_ns() - age_s * SECOND
         table[0] = table.Leaf(since_ns=since, mode=int(Mode.MOVING))
         assert node.overlay_ingress(tcp(INSIDE, SERVER)).verdict == verdict

@@ -6,6 +6,7 @@ from __future__ import annotations
 import socket
 from collections import Counter as Tally
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from scapy.layers.inet import IP
@@ -206,9 +207,12 @@ def test_random_choice_does_not_hang_on_the_flow(node: Node) -> None:
 def test_flow_keeps_what_chance_gave_it(node: Node) -> None:
     published(node, RANDOM)
     vip(node, RANDOM)
+    established = partial(tcp, flags="A")
     for port in range(4000, 4010):
-        assert len({entered(node, f"{CLIENT}:{port}") for _ in range(20)}) == 1
-        assert len({asked(node, f"10.0.1.100:{port}") for _ in range(20)}) == 1
+        outside, inside = f"{CLIENT}:{port}", f"10.0.1.100:{port}"
+        by_port, by_vip = entered(node, outside), asked(node, inside)
+        assert {entered(node, outside, flags="A") for _ in range(20)} == {by_port}
+        assert {asked(node, inside, make=established) for _ in range(20)} == {by_vip}
 
 
 @pytest.mark.parametrize("flags", [RANDOM, RR])

@@ -13,6 +13,7 @@ mount -t tmpfs tmpfs /run
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t bpf bpf /sys/fs/bpf
 ip link set lo up
+modprobe tun
 
 cd /checkout || exit
 mkdir -p results
