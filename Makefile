@@ -120,6 +120,19 @@ lock: $(STAMP) ## deploy/requirements.txt: what the image installs, with hashes
 	$(BIN)/python scripts/lock.py >deploy/requirements.txt.new
 	mv deploy/requirements.txt.new deploy/requirements.txt
 
+# Tests that are no test_*.py are not found by the others' runs.
+.PHONY: test-deploy
+test-deploy: need-root $(STAMP) ## The image in a stack on the lab's Swarm (root; needs debootstrap)
+	@scripts/setup-roots.sh
+	$(ROOT_PYTEST) --timeout 1800 -o python_files=deployed.py tests/lab/deploy
+
+# ENGINE=sid tests with that one only.
+.PHONY: test-engines
+test-engines: need-root $(STAMP) ## Lab tests on Docker Engine 20.10, 26.1, 28.5 (root; slow)
+	@scripts/setup-roots.sh
+	cd tests && PYTHONDONTWRITEBYTECODE=1 ../$(BIN)/python -m lab.engines \
+		$(addprefix --engine=,$(ENGINE))
+
 BENCH_STAMP := $(VENV)/.installed-bench
 
 $(BENCH_STAMP): $(STAMP)

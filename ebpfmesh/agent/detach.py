@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -36,6 +37,8 @@ def detach_all(config: Config) -> list[str]:
     for layout in sorted(Path(config.pin_dir).glob("*")):
         shutil.rmtree(layout)
         done.append(f"maps of layout {layout.name} removed from {layout.parent}")
+    with suppress(FileNotFoundError):
+        Path(config.pin_dir).rmdir()
     return done
 
 

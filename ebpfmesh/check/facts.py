@@ -7,6 +7,9 @@ from enum import StrEnum
 
 from ebpfmesh.model import Frozen
 
+# Whether programs are compiled cannot be seen.
+JIT_HIDDEN = "hidden"
+
 
 class Level(StrEnum):
     """`WARNING`: it runs, with less. `FAILURE`: it does not. `INFO` asks for nothing."""
@@ -69,6 +72,7 @@ class Facts(Frozen, frozen=True):
     jit: str
     mounts: tuple[Mount, ...]
     bcc: str
+    bcc_library: bool
     missing_headers: str
     compiled: bool
     swarm: SwarmFacts

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
-from ebpfmesh.check.facts import Facts, Level, LinkFacts, Verdict
+from ebpfmesh.check.facts import JIT_HIDDEN, Facts, Level, LinkFacts, Verdict
 from ebpfmesh.config import Config
 
 # Programs at sockets may say how they refuse since 6.1, the youngest thing that is needed.
@@ -20,7 +20,7 @@ _FULL_MTU = 1500
 _OVERLAY_MTU = 1450
 
 # Numbers from the kernel's linux/capability.h.
-_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
+_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_SYS_ADMIN": 21}
 _OWN_XDP = "nic_xdp"
 _OWN_FILTER = "ebpfmesh"
 _OWN_PRIORITY = 7
@@ -90,6 +90,8 @@ def _kernel(facts: Facts) -> Verdict:
 
 
 def _jit(facts: Facts) -> Verdict:
+    if facts.jit == JIT_HIDDEN:
+        return _info("bpf", "whether programs are compiled cannot be seen in this namespace")
     if facts.jit == "":
         return _failure("bpf", "no BPF compiler in the kernel", "use a kernel with CONFIG_BPF_JIT")
     if facts.jit == "0":
@@ -136,6 +138,10 @@ def _bcc(facts: Facts) -> Verdict:
         "install Debian's python3-bpfcc, and make the virtual environment from the system's "
         "python3 with --system-site-packages"
     )
+    if not facts.bcc_library:
+        return _failure("bcc", "its library libbcc_bpf is missing", "install Debian's libbpfcc")
+    if facts.compiled:
+        return _ok("bcc", "its library is there; the rest is not needed")
     if facts.bcc == "":
         return _failure("bcc", "the module bcc is missing", todo)
     if facts.bcc == "foreign":

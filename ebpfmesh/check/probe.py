@@ -9,11 +9,12 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ebpfmesh.check.facts import Facts, Filter, LinkFacts, Mount, SwarmFacts
+from ebpfmesh.check.facts import JIT_HIDDEN, Facts, Filter, LinkFacts, Mount, SwarmFacts
 from ebpfmesh.config import Config
 from ebpfmesh.datapath.shipped import shipped
 from ebpfmesh.hub.errors import HubError
@@ -34,9 +35,10 @@ def probe(config: Config, *, agent: bool) -> Facts:
         root=os.geteuid() == 0,
         capabilities=capabilities(_text("/proc/self/status")),
         kernel=os.uname().release,
-        jit=_text("/proc/sys/net/core/bpf_jit_enable").strip(),
+        jit=_jit(),
         mounts=mounts(_text("/proc/self/mounts")),
         bcc=_bcc(),
+        bcc_library=_bcc_library(),
         missing_headers=_missing_headers(),
         compiled=_compiled(),
         swarm=swarm,
@@ -63,6 +65,14 @@ def _text(path: str) -> str:
         return Path(path).read_text()
     except OSError:
         return ""
+
+
+def _jit() -> str:
+    """The kernel shows it in its first network namespace alone, as it does its other settings."""
+    settings = Path("/proc/sys/net/core")
+    if not (settings / "netdev_budget").exists():
+        return JIT_HIDDEN
+    return _text(f"{settings}/bpf_jit_enable").strip()
 
 
 def capabilities(status: str) -> int:
@@ -97,6 +107,15 @@ def _bcc() -> str:
     for place in (spec and spec.submodule_search_locations) or ():
         return place if (Path(place) / "libbcc.py").exists() else _FOREIGN_BCC
     return ""
+
+
+def _bcc_library() -> bool:
+    """Whether that part of bcc's library is there which every agent needs."""
+    try:
+        import_module("ebpfmesh.datapath.library")
+    except OSError:
+        return False
+    return True
 
 
 def _compiled() -> bool:

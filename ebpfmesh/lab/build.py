@@ -18,12 +18,16 @@ Progress = Callable[[str], None]
 
 
 def bring_up(
-    paths: LabPaths, nodes: tuple[NodePlan, ...], with_agents: bool, progress: Progress
+    paths: LabPaths,
+    nodes: tuple[NodePlan, ...],
+    with_agents: bool,
+    progress: Progress,
+    engine: str = "",
 ) -> Record:
     """Build a lab; whatever stops it halfway also takes away what it made."""
     _refuse_second(paths)
-    preflight.check(plan.namespaces(nodes), paths)
-    record = Record.claim(paths.record, _first_state(nodes))
+    preflight.check(plan.namespaces(nodes), paths, engine)
+    record = Record.claim(paths.record, _first_state(nodes, engine))
     if record is None:
         raise LabError(f"another process has just begun a lab in {paths.root}")
     try:
@@ -50,12 +54,13 @@ def _refuse_second(paths: LabPaths) -> None:
     raise LabError(f"{what} in {paths.root}; `ebpfmesh lab down` takes it away")
 
 
-def _first_state(nodes: tuple[NodePlan, ...]) -> LabState:
+def _first_state(nodes: tuple[NodePlan, ...], engine: str) -> LabState:
     return LabState(
         boot_id=boot_id(),
         maker=identify_self(),
         ip_forward_before=topology.forwarding(),
         nodes={node.name: NodeState(node) for node in nodes},
+        engine=engine,
     )
 
 
@@ -105,7 +110,8 @@ class _Builder:
         daemons = {}
         for node in self._nodes:
             name, paths = node.name, self._paths.node(node.name)
-            daemons[name] = daemon.start(node, paths, holders[name])
+            engine = self._record.state.engine
+            daemons[name] = daemon.start(node, paths, holders[name], engine)
             self._record.update_node(name, dockerd=daemons[name])
         images.build(self._paths.images)
         for name, dockerd in daemons.items():

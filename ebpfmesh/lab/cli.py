@@ -21,7 +21,7 @@ from rich.table import Table
 from ebpfmesh.lab import teardown
 from ebpfmesh.lab.errors import LabError
 from ebpfmesh.lab.lab import Lab, Node
-from ebpfmesh.lab.paths import lab_paths
+from ebpfmesh.lab.paths import ENGINE_VARIABLE, lab_paths
 from ebpfmesh.lab.plan import (
     BRIDGE_ADDRESS,
     CLIENT_ADDRESS,
@@ -57,6 +57,14 @@ def up(
     nodes: Annotated[int, typer.Option(min=1, max=MAX_NODES, help="Nodes in all.")] = 3,
     managers: Annotated[int, typer.Option(min=1, help="Managers among them.")] = 1,
     agents: Annotated[bool, typer.Option(help="Start an ebpfmesh agent on each node.")] = True,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR",
+            envvar=ENGINE_VARIABLE,
+            help="A Debian system in a directory, whose Docker Engine to run; else the machine's.",
+        ),
+    ] = "",
 ) -> None:
     """Bring up a Swarm; Ctrl-C takes away what there is of it."""
     began_s = time.monotonic()
@@ -65,7 +73,7 @@ def up(
         typer.echo(f"{time.monotonic() - began_s:5.1f} s  {step}", err=True)
 
     with _errors_for_people(), _signals_unwind():
-        lab = Lab.up(nodes, managers, agents, progress=say)
+        lab = Lab.up(nodes, managers, agents, progress=say, engine=engine)
     say(f"up: {', '.join(lab.places)}")
 
 

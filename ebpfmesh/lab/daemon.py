@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One dockerd per node, each with a containerd of its own."""
+"""One dockerd per node, each with a containerd of its own.
+
+It is the machine's, or that of an *engine*: the root directory of another Debian system, whose
+programs and libraries dockerd then has in the place of the machine's, and all that it starts.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +23,22 @@ from ebpfmesh.lab.unix_http import answers
 
 READY_TIMEOUT_S = 60
 
+# Mounts that dockerd makes below /run reach the node all the same: it is shared.
+_OTHER_PROGRAMS = 'mount --bind "$0/usr" /usr && exec "$@"'
 
-def start(plan: NodePlan, paths: NodePaths, holder: ProcessId) -> ProcessId:
+
+def start(plan: NodePlan, paths: NodePaths, holder: ProcessId, engine: str = "") -> ProcessId:
     """Start a node's dockerd; it needs a while until it answers."""
     _forget_killed(paths, holder)
     paths.docker_config.write_bytes(configuration(plan, paths))
-    command = ["dockerd", "--config-file", str(paths.docker_config)]
+    command = [*_with_programs_of(engine), "dockerd", "--config-file", str(paths.docker_config)]
     return spawn(namespaces.in_node(plan.name, holder.pid, command), paths.docker_log)
+
+
+def _with_programs_of(engine: str) -> list[str]:
+    if not engine:
+        return []
+    return [*("unshare", "--mount", "--propagation=unchanged"), "sh", "-c", _OTHER_PROGRAMS, engine]
 
 
 def _forget_killed(paths: NodePaths, holder: ProcessId) -> None:

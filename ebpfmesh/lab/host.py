@@ -18,7 +18,9 @@ from ebpfmesh.lab.state import ProcessId
 
 # What a node writes below /etc, /opt and /var/lib stays its own: dockerd and containerd leave
 # files there, whatever they are told. The lab's directory is shared, wherever it lies. A
-# resolver that nobody can reach would delay the start of every task by minutes.
+# resolver that nobody can reach would delay the start of every task by minutes. What a container
+# may want to be given lies where a machine has it: Docker's data, cgroup v2 (which cannot be on
+# /sys here: /run/cgroup). Mounts below /run reach those that have it from this node, as elsewhere.
 _SETUP = """
 set -e
 mount --make-rprivate /
@@ -39,6 +41,10 @@ mount -t bpf bpf /sys/fs/bpf
 hostname "$1"
 echo 1 >/proc/sys/net/ipv4/ip_forward
 ln -s "$2/$1/docker.sock" /run/docker.sock
+mkdir -p /var/lib/docker /run/cgroup
+mount --bind "$2/$1/data" /var/lib/docker
+mount --bind "$3" /run/cgroup
+mount --make-shared /run
 echo ready
 exec sleep infinity >/dev/null 2>&1
 """
@@ -51,7 +57,7 @@ def start_holders(names: Iterable[str], lab: Path) -> dict[str, ProcessId]:
 
 
 def _start(name: str, lab: Path) -> subprocess.Popen[str]:
-    setup = ["sh", "-c", _SETUP, "sh", name, str(lab)]
+    setup = ["sh", "-c", _SETUP, "sh", name, str(lab), str(cgroup.of_place(name))]
     own = ["unshare", "--mount", "--uts", "--", *setup]
     cgroup.create(name)
     return subprocess.Popen(

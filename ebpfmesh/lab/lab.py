@@ -16,7 +16,7 @@ import msgspec
 from ebpfmesh.lab import agents, cgroup, daemon, images, namespaces, plan, services, teardown
 from ebpfmesh.lab.build import bring_up
 from ebpfmesh.lab.errors import LabError
-from ebpfmesh.lab.paths import LabPaths, lab_paths
+from ebpfmesh.lab.paths import LabPaths, lab_engine, lab_paths
 from ebpfmesh.lab.plan import METRICS_PORT, Place, Role
 from ebpfmesh.lab.processes import boot_id, end, is_alive, run
 from ebpfmesh.lab.services import TaskContainer
@@ -58,10 +58,12 @@ class Lab:
         managers: int = 1,
         agents: bool = True,
         progress: Callable[[str], None] = lambda _step: None,
+        engine: str = "",
     ) -> Self:
         """Make a lab; whatever stops it halfway also takes away what it made."""
-        paths = lab_paths()
-        return cls(paths, bring_up(paths, plan.plan_nodes(nodes, managers), agents, progress))
+        paths, engine = lab_paths(), engine or lab_engine()
+        planned = plan.plan_nodes(nodes, managers)
+        return cls(paths, bring_up(paths, planned, agents, progress, engine))
 
     @classmethod
     def load(cls) -> Self:
@@ -265,7 +267,8 @@ class Lab:
         state, paths = self._node_state(name), self._paths.node(name)
         if is_alive(state.dockerd):
             raise LabError(f"dockerd of {name} runs already")
-        dockerd = daemon.start(state.plan, paths, self._holder(name))
+        engine = self._record.state.engine
+        dockerd = daemon.start(state.plan, paths, self._holder(name), engine)
         self._record.update_node(name, dockerd=dockerd)
         daemon.wait_ready(name, paths, dockerd)
 

@@ -13,6 +13,7 @@ import msgspec
 
 DEFAULT_DIRECTORY = Path("/var/lib/ebpfmesh-lab")
 DIRECTORY_VARIABLE = "EBPFMESH_LAB_DIR"
+ENGINE_VARIABLE = "EBPFMESH_LAB_ENGINE"
 
 
 class NodePaths(msgspec.Struct, frozen=True):
@@ -94,6 +95,11 @@ class LabPaths(msgspec.Struct, frozen=True):
     def node(self, name: str) -> NodePaths:
         """The files of one of its nodes."""
         return NodePaths(self.root / name)
+
+
+def lab_engine() -> str:
+    """The system whose Docker Engine the environment chooses; empty for the machine's own."""
+    return os.environ.get(ENGINE_VARIABLE) or ""
 
 
 def lab_paths() -> LabPaths:

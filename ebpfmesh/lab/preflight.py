@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 from ebpfmesh.lab import cgroup, namespaces
 from ebpfmesh.lab.errors import LabError
@@ -28,7 +29,7 @@ _PACKAGE_OF = {
 }
 
 
-def check(names: tuple[str, ...], paths: LabPaths) -> None:
+def check(names: tuple[str, ...], paths: LabPaths, engine: str = "") -> None:
     """Raise with the way out, before anything has been changed."""
     if os.geteuid() != 0:
         raise LabError("the lab makes namespaces and mounts: run it as root")
@@ -41,6 +42,8 @@ def check(names: tuple[str, ...], paths: LabPaths) -> None:
             f"network namespaces of these names exist already: {', '.join(taken)}; "
             "end the other lab, or remove each with: ip netns delete NAME"
         )
+    if engine and not Path(engine, "usr/sbin/dockerd").exists():
+        raise LabError(f"{engine} has no usr/sbin/dockerd: it is no system with Docker Engine")
     cgroup.require_unified()
     _check_directory(names, paths)
 

@@ -49,6 +49,7 @@ class LabState(msgspec.Struct, frozen=True):
 
     `boot_id` tells a lab of an earlier boot, of which only files remain. `inodes` maps a
     namespace's name to its inode: a namespace of the same name that others made is not ours.
+    `engine` is the directory of another Docker Engine than the machine's.
     """
 
     boot_id: str
@@ -56,6 +57,7 @@ class LabState(msgspec.Struct, frozen=True):
     ip_forward_before: str
     nodes: dict[str, NodeState]
     inodes: dict[str, int] = {}
+    engine: str = ""
     phase: Phase = Phase.STARTING
     version: int = VERSION
 

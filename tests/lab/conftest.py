@@ -67,14 +67,14 @@ def object_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @contextmanager
-def lab_up(nodes: int, managers: int = 1) -> Iterator[Lab]:
+def lab_up(nodes: int, managers: int = 1, *, agents: bool = True) -> Iterator[Lab]:
     """Up to the end of the context, whatever ends it."""
     if os.geteuid() != 0:
         pytest.fail("these tests make namespaces and load programs: run them as root", False)
     # SIGTERM, like Ctrl-C, must not leave the lab behind.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        lab = Lab.up(nodes=nodes, managers=managers)
+        lab = Lab.up(nodes=nodes, managers=managers, agents=agents)
         try:
             yield lab
         finally:

@@ -8,7 +8,16 @@ import pytest
 from typer.testing import CliRunner
 
 from ebpfmesh.check import probe as probing
-from ebpfmesh.check.facts import Facts, Filter, Level, LinkFacts, Mount, SwarmFacts, Verdict
+from ebpfmesh.check.facts import (
+    JIT_HIDDEN,
+    Facts,
+    Filter,
+    Level,
+    LinkFacts,
+    Mount,
+    SwarmFacts,
+    Verdict,
+)
 from ebpfmesh.check.judge import judge, passed
 from ebpfmesh.cli.app import app
 from ebpfmesh.config import Config
@@ -26,6 +35,7 @@ GOOD = Facts(
         Mount("/sys/fs/bpf", "bpf"),
     ),
     bcc="/usr/lib/python3/dist-packages/bcc",
+    bcc_library=True,
     missing_headers="",
     compiled=False,
     swarm=SwarmFacts(address="192.0.2.11", manager=True, engine_version="20.10.24"),
@@ -58,11 +68,13 @@ def test_a_good_node_passes() -> None:
     [
         (but(root=False), "privileges", "as root"),
         (but(capabilities=1 << 12), "privileges", "container"),
+        (but(capabilities=GOOD.capabilities & ~(1 << 13)), "privileges", "container"),
         (but(kernel="5.19.0-30"), "kernel", "6.1"),
         (but(kernel="odd"), "kernel", "6.1"),
         (but(jit=""), "bpf", "CONFIG_BPF_JIT"),
         (but(mounts=GOOD.mounts[:3]), "bpffs", "mount -t bpf"),
         (but(bcc=""), "bcc", "python3-bpfcc"),
+        (but(compiled=True, bcc_library=False), "bcc", "libbpfcc"),
         (but(bcc="foreign"), "bcc", "pip uninstall bcc"),
         (but(missing_headers="/usr/include/linux"), "headers", "linux-libc-dev"),
         (but(swarm=SwarmFacts(error="not in a Swarm")), "swarm", "join"),
@@ -105,6 +117,14 @@ def test_what_works_less_well_is_a_warning(facts: Facts, subject: str, todo: str
     assert verdict.level is Level.WARNING
     assert todo in verdict.todo
     assert passed(judge(facts, Config()))
+
+
+def test_what_another_namespace_hides_is_no_failure() -> None:
+    assert found(but(jit=JIT_HIDDEN), "bpf").level is Level.INFO
+
+
+def test_programs_that_came_compiled_need_no_module() -> None:
+    assert found(but(compiled=True, bcc=""), "bcc").level is Level.OK
 
 
 def test_programs_that_came_compiled_need_no_headers() -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ebpfmesh.lab import agents, daemon, namespaces, services
+from ebpfmesh.lab import agents, daemon, namespaces, preflight, services
+from ebpfmesh.lab.errors import LabError
 from ebpfmesh.lab.paths import DIRECTORY_VARIABLE, LabPaths, lab_paths
 from ebpfmesh.lab.plan import plan_nodes
+from ebpfmesh.lab.state import ProcessId
 
 PATHS = LabPaths(Path("/lab"))
 
@@ -83,3 +85,30 @@ def test_a_service_is_created_as_asked() -> None:
     assert [arg for arg in command if arg.startswith("--network")] == ["--network=a", "--network=b"]
     assert "--publish=8080:81" in command
     assert command[-4:] == ["--mode=global", "image", "--http", "81"]
+
+
+def test_dockerd_of_an_engine_has_that_engines_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+
+    def spawn(argv: list[str], log: Path) -> ProcessId:
+        started.append(argv)
+        return ProcessId(1, 1)
+
+    monkeypatch.setattr(daemon, "spawn", spawn)
+    monkeypatch.setattr(daemon, "_forget_killed", lambda *_: None)
+    (node,) = plan_nodes(1, 1)
+    paths = LabPaths(tmp_path).node("node1")
+    paths.root.mkdir()
+    for engine in ("", "/sid"):
+        daemon.start(node, paths, ProcessId(1, 1), engine)
+    own, other = (argv[argv.index("--") + 1 :] for argv in started)
+    assert own == ["dockerd", "--config-file", str(paths.docker_config)]
+    assert other[-len(own) - 1 :] == ["/sid", *own]
+    assert 'mount --bind "$0/usr" /usr' in other[-len(own) - 2]
+
+
+def test_an_engine_is_looked_at_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="no usr/sbin/dockerd"):
+        preflight.check((), LabPaths(tmp_path), str(tmp_path))
