@@ -18,9 +18,9 @@ PINNED_MAP(allowed, "lpm_trie", struct allow_key, u32, MAX_ALLOWED, BPF_F_NO_PRE
 PINNED_MAP(pools, "array", u32, struct pool, MAX_SERVICES, 0);
 PINNED_MAP(backends, "array", u32, struct backend, MAX_BACKENDS, 0);
 /* Pinned so that the size of the tables can be seen from outside. The loader makes its value as
- * long as MAGLEV_SIZE says.
+ * long as MAGLEV_SIZE says. The agent writes tables while programs read them, slot by slot.
  */
-PINNED_MAP(maglev_template, "array", u32, struct maglev_table, 1, 0);
+PINNED_MAP(maglev_template, "array", u32, struct maglev_table, 1, BPF_F_MMAPABLE);
 PINNED_MAP(maglev, "array_of_maps$maglev_template", u32, int, MAX_SERVICES, 0);
 /* Whose turn it is, of pools that go round. The agent only makes it. */
 PINNED_MAP(turns, "array", u32, u64, MAX_SERVICES, 0);

@@ -22,6 +22,7 @@ import numpy as np
 from ebpfmesh.datapath.errors import MapError
 from ebpfmesh.datapath.library import lib
 from ebpfmesh.datapath.loader import Module
+from ebpfmesh.datapath.tables import Tables
 from ebpfmesh.model import (
     Backend,
     BackendKey,
@@ -37,8 +38,6 @@ from ebpfmesh.model import (
     Scheduler,
 )
 from ebpfmesh.takeover import Mode, RunSettings
-
-_BPF_MAP_TYPE_ARRAY = 2
 
 # As bpf/types.h has them, of struct allow_key.
 _ALLOW_PREFIX, _ALLOW_IPV6 = 32, 1 << 31
@@ -89,9 +88,8 @@ class Maps:
 
     def __init__(self, module: Module) -> None:
         self._module = module
-        self._table_fd = module.table("maglev").map_fd
-        template = module.table("maglev_template").Leaf
-        self.maglev_size = ctypes.sizeof(template) // 4
+        self._tables = Tables(module)
+        self.maglev_size = self._tables.slots
 
     # -- frontends ------------------------------------------------------------------------
 
@@ -185,7 +183,7 @@ class Maps:
     def delete_pool(self, pool_id: int) -> None:
         """Forgets a pool and its table."""
         self._update("pools", ctypes.c_uint32(pool_id), self._module.table("pools").Leaf())
-        self._delete("maglev", ctypes.c_uint32(pool_id))
+        self._tables.put({pool_id: b""})
 
     def pools(self) -> dict[int, tuple[PoolKey, int]]:
         """Pool id -> its key, and how many backends are ready."""
@@ -196,43 +194,8 @@ class Maps:
         }
 
     def put_tables(self, tables: Mapping[int, bytes]) -> None:
-        """Swaps in new tables, by pool id: each is filled aside, then all are swapped at once.
-
-        A table is `maglev_size` backend ids, each 4 bytes in host byte order. An empty one takes
-        the pool's table out.
-        """
-        filled = {pool: self._new_table(table) for pool, table in tables.items() if table}
-        try:
-            self._swap(filled)
-        finally:
-            for fd in filled.values():
-                os.close(fd)
-        for pool in tables.keys() - filled.keys():
-            self._delete("maglev", ctypes.c_uint32(pool))
-
-    def _new_table(self, table: bytes) -> int:
-        size = 4 * self.maglev_size
-        if len(table) != size:
-            raise ValueError(f"a table of {len(table)} bytes, where {size} are wanted")
-        fd: int = lib.bcc_create_map(_BPF_MAP_TYPE_ARRAY, b"maglev_table", 4, size, 1, 0)
-        if fd < 0:
-            raise MapError(f"no memory for a Maglev table: {_last_error()}")
-        value = ctypes.create_string_buffer(table, size)
-        if lib.bpf_update_elem(fd, ctypes.byref(ctypes.c_uint32(0)), value, 0):
-            cause = _last_error()
-            os.close(fd)
-            raise MapError(f"a Maglev table was not written: {cause}")
-        return fd
-
-    def _swap(self, filled: Mapping[int, int]) -> None:
-        """One batch: each swap waits for the readers of the old table, a batch waits once."""
-        if not filled:
-            return
-        count = ctypes.c_uint32(len(filled))
-        keys = (ctypes.c_uint32 * len(filled))(*filled.keys())
-        values = (ctypes.c_uint32 * len(filled))(*filled.values())
-        if lib.bpf_update_batch(self._table_fd, keys, values, ctypes.byref(count)):
-            raise MapError(f"Maglev tables were not swapped: {_last_error()}")
+        """Brings in new tables, by pool id: see `Tables.put`."""
+        self._tables.put(tables)
 
     # -- backends -------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from .bpf_call import Call, Command, MapBatch, MapCreate, MapElement, TestRun, call
 
 _MAP_TYPE_ARRAY = 2
+_MMAPABLE = 1 << 10
 _ROOM = 4096  # more than any program adds to a packet
 _SOURCE_OFFSET = 26  # of an IPv4 packet behind an Ethernet header
 
@@ -127,10 +128,16 @@ class Flood:
 
 
 def array_of_one(value: bytes) -> int:
-    """File descriptor of an array map that holds `value` alone."""
+    """File descriptor of an array map that holds `value` alone, like the template of tables."""
     fd = call(
         Command.MAP_CREATE,
-        MapCreate(map_type=_MAP_TYPE_ARRAY, key_size=4, value_size=len(value), max_entries=1),
+        MapCreate(
+            map_type=_MAP_TYPE_ARRAY,
+            key_size=4,
+            value_size=len(value),
+            max_entries=1,
+            flags=_MMAPABLE,
+        ),
     )
     key, held = _U32(0), ctypes.create_string_buffer(value, len(value))
     attr = MapElement(map_fd=fd, key=ctypes.addressof(key), value=ctypes.addressof(held))
