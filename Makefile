@@ -7,7 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-C_FILES := $(wildcard bpf/*.c bpf/*.h ebpfmesh/lab/images/*.c)
+C_FILES := $(wildcard bpf/*.c bpf/*.h ebpfmesh/lab/images/*.c \
+	tests/lab/faults/*.c)
 
 # Under sudo, what needs no root is done as the user who called it, so that nothing in a checkout
 # of theirs ends up as root's. A checkout that is root's own stays so.

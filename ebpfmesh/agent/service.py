@@ -226,14 +226,18 @@ class Agent:
     # -- what it follows ------------------------------------------------------------------
 
     async def _follow_role(self) -> None:
-        """Promotions, demotions, other managers' addresses."""
+        """Promotions, demotions, other managers' addresses; a line per new reason not to know."""
+        reason = ""
         while True:
             try:
                 self._info = await self._swarm.info()
                 await self._hub_role.follow(self._info)
                 self._hub.set_hubs(self._hub_addresses())
+                reason = ""
             except (SwarmError, OSError) as error:
-                log.warning("role.unknown", error=str(error))
+                if str(error) != reason:
+                    reason = str(error)
+                    log.warning("role.unknown", error=reason)
             await asyncio.sleep(self._config.resync_interval_s)
 
     def _hub_addresses(self) -> list[HubAddress]:

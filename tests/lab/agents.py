@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import msgspec
 
+from ebpfmesh.changes import Change
 from ebpfmesh.lab.lab import Lab
 from ebpfmesh.lab.processes import wait_until
 from ebpfmesh.lab.unix_http import get_json
@@ -65,6 +68,18 @@ class Agents:
     def status(self, node: str) -> Status:
         raw = get_json(self._lab.node(node).agent_socket, "/status")
         return msgspec.convert(raw, Status)
+
+    def changes(self, node: str) -> list[Change]:
+        """The last ones, the newest first."""
+        raw = get_json(self._lab.node(node).agent_socket, "/changes")
+        return msgspec.convert(raw, list[Change])
+
+    def state_dir(self, node: str) -> Path:
+        """Where a running agent keeps what outlives it."""
+        pid = self._lab.node(node).agent_pid
+        settings = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        found = next(one for one in settings if one.startswith(b"EBPFMESH_STATE_DIR="))
+        return Path(os.fsdecode(found.partition(b"=")[2]))
 
     def service(self, node: str, name: str, network: str) -> ServiceStatus | None:
         rows = (s for s in self.status(node).services if (s.name, s.network) == (name, network))
