@@ -116,6 +116,12 @@ IMAGE := ebpfmesh:latest
 image: wheel ## The image of deploy/Dockerfile, by this machine's Docker: IMAGE=ebpfmesh:latest (root)
 	docker build --file deploy/Dockerfile --tag $(IMAGE) .
 
+.PHONY: image-archive
+image-archive: need-root $(STAMP) ## dist/ebpfmesh-image.tar for docker load; needs no registry (root)
+	@scripts/setup-roots.sh
+	scripts/wheel.sh $(BIN)/python
+	cd tests && PYTHONDONTWRITEBYTECODE=1 ../$(BIN)/python -m lab.deploy ../dist/ebpfmesh-image.tar
+
 .PHONY: lock
 lock: $(STAMP) ## deploy/requirements.txt: what the image installs, with hashes
 	$(BIN)/python scripts/lock.py >deploy/requirements.txt.new

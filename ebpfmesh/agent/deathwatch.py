@@ -3,8 +3,9 @@
 
 dockerd tells it, too, but only when it has cleared up: a tenth of a second later, or more. A
 descriptor of the process (pidfd_open(2)) is readable as soon as that has ended. Where the agent
-does not see the processes of containers, because it has a PID namespace of its own, dockerd's
-events are all there is, and the log says so.
+does not see the processes of containers, because it has a PID namespace of its own, their control
+groups tell. Where those cannot be seen either dockerd's events are all there is, and the log says
+so.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import structlog
 
+from ebpfmesh.agent import emptygroup
 from ebpfmesh.model import BackendState
 from ebpfmesh.swarm.local import LocalContainer
 
@@ -29,9 +31,13 @@ _FIRST_PID_NAMESPACE = f"pid:[{0xEFFFFFFC}]"  # PROC_PID_INIT_INO in the kernel'
 class DeathWatch:
     """Calls `died` with a task's id when its process has ended. Belongs to one event loop."""
 
-    def __init__(self, died: Callable[[str], None], proc: Path = PROC) -> None:
+    def __init__(
+        self, died: Callable[[str], None], proc: Path = PROC, groups: Path | None = None
+    ) -> None:
+        """`groups` is the root of cgroup v2, if there is one."""
         self._died = died
         self._proc = proc
+        self._groups = groups
         self._open: dict[str, int] = {}
         self._told = False
 
@@ -48,18 +54,44 @@ class DeathWatch:
         self.follow(())
 
     def _watch(self, container: LocalContainer) -> None:
+        if str((self._proc / "self/ns/pid").readlink()) == _FIRST_PID_NAMESPACE:
+            self._watch_process(container)
+        else:
+            self._watch_group(container)
+
+    def _watch_process(self, container: LocalContainer) -> None:
         """The number may be another process's by now, or mean nothing here: then it is let be."""
         try:
             fd = os.pidfd_open(container.pid)
         except OSError:
-            self._tell_if_blind()
             return
         if not self._is_of(container):
             os.close(fd)
-            self._tell_if_blind()
             return
         self._open[container.task_id] = fd
         asyncio.get_running_loop().add_reader(fd, self._ended, container.task_id)
+
+    def _watch_group(self, container: LocalContainer) -> None:
+        """It may be empty by now: that is looked at when the watch stands."""
+        events = emptygroup.events_file(self._groups, container.id) if self._groups else None
+        if events is None:
+            self._tell_that_it_is_blind()
+            return
+        try:
+            fd = emptygroup.watch(events)
+        except FileNotFoundError:
+            return
+        self._open[container.task_id] = fd
+        loop = asyncio.get_running_loop()
+        loop.add_reader(fd, self._group_changed, container.task_id, fd, events)
+        loop.call_soon(self._group_changed, container.task_id, fd, events)
+
+    def _group_changed(self, task_id: str, fd: int, events: Path) -> None:
+        if self._open.get(task_id) != fd:
+            return
+        emptygroup.drain(fd)
+        if emptygroup.is_empty(events):
+            self._ended(task_id)
 
     def _is_of(self, container: LocalContainer) -> bool:
         """By the name of its cgroup, which has the container's id in it with every driver."""
@@ -68,14 +100,13 @@ class DeathWatch:
         except OSError:
             return False
 
-    def _tell_if_blind(self) -> None:
-        """Once: that a process is not seen may have another cause, but here none ever is."""
-        if self._told or str((self._proc / "self/ns/pid").readlink()) == _FIRST_PID_NAMESPACE:
+    def _tell_that_it_is_blind(self) -> None:
+        if self._told:
             return
         self._told = True
         log.info(
             "deathwatch.blind",
-            cause="the agent has a PID namespace of its own",
+            cause="a PID namespace of its own, and no control groups of containers to be seen",
             effect="a task that was killed is known from dockerd, a tenth of a second later",
         )
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
+from pathlib import Path
 
 import structlog
 from msgspec.structs import replace
@@ -67,6 +68,7 @@ class Keeper:
         journal: Journal,
         report: ReportSink,
         seen: Iterable[str] = (),
+        groups: Path | None = None,
     ) -> None:
         self.mesh = MeshState()
         self.local: LocalView | None = None
@@ -95,7 +97,7 @@ class Keeper:
         self._attached: Set[Attachment] | None = None
         self._truth = LocalTruth()
         self._desired = DesiredCache()
-        self._deaths = DeathWatch(self.died)
+        self._deaths = DeathWatch(self.died, groups=groups)
         self._labels = LabelWatch()
         self._ingress = IngressWatch()
 

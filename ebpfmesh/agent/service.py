@@ -136,6 +136,7 @@ class Agent:
             journal=self._journal,
             report=self._hub.report,
             seen=seen | (known or MeshState()).tasks_on(info.node_id),
+            groups=Path(self._datapath.cgroup) if self._datapath.cgroup else None,
         )
         self._keeper.take_state(known or MeshState())
         log.info(

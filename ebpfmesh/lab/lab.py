@@ -153,6 +153,7 @@ class Lab:
             paths = self._paths.node(where)
             env["DOCKER_HOST"] = f"unix://{paths.docker_socket}"
             env["EBPFMESH_SOCKET"] = str(paths.agent_socket)
+            env["EBPFMESH_CGROUP"] = str(cgroup.of_place(where))
         return env
 
     def popen(

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,15 +120,73 @@ async def test_a_number_that_is_anothers_is_let_be(tasks: Tasks, tmp_path: Path)
     watch.close()
 
 
-@pytest.mark.parametrize(
-    ("namespace", "told"), [("pid:[4026531836]", []), ("pid:[4026532000]", ["deathwatch.blind"])]
-)
-async def test_who_sees_no_process_says_so_once(
-    tasks: Tasks, tmp_path: Path, namespace: str, told: list[str]
-) -> None:
-    in_pid_namespace(tmp_path, namespace)
-    watch = DeathWatch(Deaths().told.put_nowait, tmp_path)
-    with capture_logs() as logs:
-        watch.follow([tasks.start("t1", of="another"), tasks.start("t2", of="another")])
-    watch.close()
-    assert [entry["event"] for entry in logs] == told
+class Groups:
+    """Control groups as an agent in a PID namespace of its own sees them."""
+
+    def __init__(self, place: Path) -> None:
+        in_pid_namespace(place, "pid:[4026532000]")
+        self.root = place / "groups"
+        self._made = 0
+
+    def make(self, task_id: str, *, populated: bool = True) -> tuple[LocalContainer, Path]:
+        self._made += 1
+        container = LocalContainer(
+            id=f"{CONTAINER}{self._made}",
+            task_id=task_id,
+            service_id="s1",
+            sandbox="",
+            pid=os.getpid(),  # which here is somebody else
+            state=BackendState.READY,
+        )
+        events = self.root / "system.slice" / f"docker-{container.id}.scope" / "cgroup.events"
+        events.parent.mkdir(parents=True)
+        events.write_text(f"populated {int(populated)}\nfrozen 0\n")
+        return container, events
+
+
+async def test_where_no_process_is_seen_an_empty_group_is_the_end(tmp_path: Path) -> None:
+    deaths, groups = Deaths(), Groups(tmp_path)
+    watch = DeathWatch(deaths.told.put_nowait, tmp_path, groups.root)
+    before = descriptors()
+    (first, events), (second, other) = groups.make("t1"), groups.make("t2")
+    watch.follow([first, second])
+    other.write_text("populated 1\nfrozen 1\n")
+    events.write_text("populated 0\nfrozen 0\n")
+    assert await deaths.next() == "t1"
+    assert deaths.told.empty()
+    other.write_text("populated 0\nfrozen 0\n")
+    assert await deaths.next() == "t2"
+    assert deaths.told.empty()
+    assert descriptors() == before
+
+
+async def test_a_group_that_is_empty_already_is_the_end(tmp_path: Path) -> None:
+    deaths, groups = Deaths(), Groups(tmp_path)
+    container, _ = groups.make("t1", populated=False)
+    DeathWatch(deaths.told.put_nowait, tmp_path, groups.root).follow([container])
+    assert await deaths.next() == "t1"
+
+
+async def test_a_group_is_followed_no_longer_than_its_task(tmp_path: Path) -> None:
+    deaths, groups = Deaths(), Groups(tmp_path)
+    watch = DeathWatch(deaths.told.put_nowait, tmp_path, groups.root)
+    before = descriptors()
+    (first, events), (second, other) = groups.make("t1"), groups.make("t2")
+    watch.follow([first, second])
+    watch.follow([second])
+    for file in (events, other):
+        file.write_text("populated 0\n")
+    assert await deaths.next() == "t2"
+    assert deaths.told.empty()
+    assert descriptors() == before
+
+
+async def test_who_sees_neither_processes_nor_groups_says_so_once(tmp_path: Path) -> None:
+    groups = Groups(tmp_path)
+    tasks = [groups.make(task_id)[0] for task_id in ("t1", "t2")]
+    nowhere = tmp_path / "nowhere"
+    for root in (None, nowhere):
+        watch = DeathWatch(Deaths().told.put_nowait, tmp_path, root)
+        with capture_logs() as logs:
+            watch.follow(tasks)
+        assert [entry["event"] for entry in logs] == ["deathwatch.blind"]

@@ -14,6 +14,7 @@ import pytest
 from ebpfmesh.lab import images
 from ebpfmesh.lab.lab import Lab
 from ebpfmesh.lab.plan import CLIENT_ADDRESS
+from ebpfmesh.lab.processes import wait_until
 
 from ..traffic import CLIENT, Load, Place
 from .conftest import NEXT
@@ -115,6 +116,20 @@ def test_tasks_that_come_and_go_are_followed(
             lab.wait_for_replicas(SERVICE, count)
             stack.wait_balanced(SERVICE, "ingress", count)
         requests.stop().assert_none_failed()
+
+
+def test_the_kernel_tells_of_a_killed_task(lab: Lab, load: Load, stack: Stack) -> None:
+    """Though its process is not to be seen from the agent's container."""
+    task = lab.task_containers(SERVICE)[0]
+    pid = lab.docker(task.node, "inspect", "--format={{.State.Pid}}", task.container_id)
+    lab.run(task.node, ["kill", "-9", pid])
+
+    def told() -> bool:
+        return "the kernel: end of task" in stack.ask(task.node, "ebpfmesh", "events", "-o", "json")
+
+    assert wait_until(told, 30, 0.2)
+    lab.wait_for_replicas(SERVICE, 3)
+    stack.wait_balanced(SERVICE, "ingress", 3)
 
 
 def test_a_rolling_update_of_the_agents_loses_no_request(
