@@ -98,6 +98,25 @@ static __always_inline void entry_track(const struct packet *p, struct flow_key 
 		entry_move(key, entry);
 }
 
+/* The backend of a flow, if it may have this packet. A connection whose backend has gone may have
+ * been given another one by that one's node (second.h), before this one heard of it: that node
+ * knows, or refuses. The agent takes its address away if the node itself is lost.
+ */
+static __always_inline struct backend *entry_backend(const struct packet *p,
+						     const struct entry *entry)
+{
+	struct backend *backend = flow_backend(p, entry->backend, entry->address);
+	__u32 id = entry->backend;
+
+	if (backend || p->protocol == IPPROTO_UDP || is_syn(p))
+		return backend;
+	backend = backends.lookup(&id);
+	if (!backend || backend->state != BACKEND_GONE || backend->address != entry->address ||
+	    backend->gateway_ifindex || !backend->vtep)
+		return NULL;
+	return backend;
+}
+
 /* The backend that this flow was given before, if it may have this packet too. */
 static __always_inline bool entry_known(const struct packet *p, struct flow_key *key,
 					struct entry *entry, struct choice *choice)
@@ -106,7 +125,7 @@ static __always_inline bool entry_known(const struct packet *p, struct flow_key 
 
 	if (!entry || flow_restarts(p, entry->flags) || flow_expired(p->protocol, entry->seen_ns))
 		return false;
-	backend = flow_backend(p, entry->backend, entry->address);
+	backend = entry_backend(p, entry);
 	if (!backend)
 		return false;
 	choice->backend = backend;

@@ -102,13 +102,16 @@ static __always_inline bool has_others(__u32 id)
 	return pool && pool->ready > ready;
 }
 
-/* A reset that the client shall not hear. */
+/* A reset that the client shall not hear. One that answers a SYN has an ACK, for there was none to
+ * take a sequence number from (RFC 9293, 3.10.7.1).
+ */
 static __always_inline bool is_early_refusal(const struct packet *p, const struct flow *reply)
 {
 	__u16 not = FLOW_ANSWERED | FLOW_ESTABLISHED | FLOW_DIRECT | FLOW_VIA_KERNEL |
 		    FLOW_FIN_CLIENT | FLOW_RST | FLOW_ATTEMPT;
 
-	if (p->protocol != IPPROTO_TCP || !(p->tcp_flags & TCP_RST) || reply->flags & not)
+	if (p->protocol != IPPROTO_TCP || reply->flags & not ||
+	    (p->tcp_flags & (TCP_RST | TCP_ACK)) != (TCP_RST | TCP_ACK))
 		return false;
 	return has_others(reply->backend) &&
 	       is_between(reply->backend, health_bit(p->protocol, p->t.sport));

@@ -133,6 +133,7 @@ class _Assembly:
             addresses=self.local.addresses,
             attachments=self.local.attachments,
             endpoints=self.local.endpoints,
+            lost=frozenset(vtep for node, vtep in self.vteps.items() if vtep and node in self.down),
         )
 
     def run_again(self, services: Set[str], previous: Desired) -> Desired:

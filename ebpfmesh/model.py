@@ -309,7 +309,8 @@ class Desired(Frozen, frozen=True):
     """What the maps of one node shall hold, and where its programs shall be attached.
 
     `allowed` has the clients of restricted frontends, as networks (``192.0.2.0/24``, host bits
-    zero); a pool that is not in it has none.
+    zero); a pool that is not in it has none. `lost` has the VTEPs of nodes that are down: what was
+    there can be asked no more.
     """
 
     frontends: dict[FrontendKey, Frontend] = {}
@@ -320,3 +321,4 @@ class Desired(Frozen, frozen=True):
     addresses: frozenset[str] = frozenset()
     attachments: frozenset[Attachment] = frozenset()
     endpoints: dict[EndpointKey, Endpoint] = {}
+    lost: frozenset[str] = frozenset()

@@ -142,9 +142,13 @@ class DelPool(Frozen, frozen=True, tag=True):
 
 
 class RetireBackend(Frozen, frozen=True, tag=True):
-    """Leave the backend in the map as `GONE`, and let its id rest."""
+    """Leave the backend in the map as `GONE`, and let its id rest.
+
+    Unless its node is `lost`, that is still asked about its connections.
+    """
 
     key: BackendKey
+    lost: bool = False
 
 
 class FreeBackend(Frozen, frozen=True, tag=True):
@@ -277,6 +281,7 @@ def laid_over(desired: Desired, actual: Actual) -> Desired:
         addresses=actual.addresses | desired.addresses,
         attachments=actual.attachments | desired.attachments,
         endpoints=actual.endpoints | desired.endpoints,
+        lost=desired.lost,
     )
 
 
@@ -327,7 +332,8 @@ def _removals(
     yield from map(DelFrontend, _missing(desired.frontends, actual.frontends))
     yield from map(DelAllowed, _missing(desired.allowed, actual.allowed))
     yield from map(DelPool, _missing(desired.pools, actual.pools))
-    yield from map(RetireBackend, _missing(desired.backends, actual.backends))
+    for key in _missing(desired.backends, actual.backends):
+        yield RetireBackend(key, actual.backends[key].vtep in desired.lost)
     over = actual.retired.intersection(rested) - desired.backends.keys()
     yield from map(FreeBackend, sorted(over))
     yield from map(DelAddress, sorted(actual.addresses - desired.addresses))

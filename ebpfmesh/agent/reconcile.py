@@ -337,6 +337,8 @@ class Reconciler:
     def _(self, operation: RetireBackend) -> None:
         number = self.ids.backends.ids[operation.key]
         self.maps.set_backend_state(number, BackendState.GONE)
+        if operation.lost:
+            self.maps.lose_backend(number)
         self.ids.backends.release(operation.key, self._now_s())
 
     @_apply.register

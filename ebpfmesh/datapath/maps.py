@@ -255,6 +255,12 @@ class Maps:
         leaf.state = _STATES[state]
         self._update("backends", ctypes.c_uint32(backend_id), leaf)
 
+    def lose_backend(self, backend_id: int) -> None:
+        """Says that the backend's node is not there any more to be asked."""
+        leaf = self._module.table("backends")[ctypes.c_uint32(backend_id)]
+        leaf.vtep = 0
+        self._update("backends", ctypes.c_uint32(backend_id), leaf)
+
     def free_backend(self, backend_id: int) -> None:
         """Empties a backend's slot."""
         key = ctypes.c_uint32(backend_id)

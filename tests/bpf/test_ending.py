@@ -32,7 +32,7 @@ from .net import (
     udp,
     wrapped,
 )
-from .node import TC_OK, TC_REDIRECT, TC_SHOT, Node
+from .node import TC_OK, TC_REDIRECT, TC_SHOT, XDP_TX, Node
 from .world import GONE, Service, remote
 
 PORT_UNREACHABLE, HOST_UNREACHABLE = 3, 1
@@ -75,8 +75,8 @@ def accept(node: Node, ports: range) -> None:
         assert node.overlay_egress(tcp(f"{ask(node, port)}:80", alice(port), "SA")).verdict == TC_OK
 
 
-def refuse(node: Node, backend: str, port: int) -> int:
-    return node.overlay_egress(tcp(f"{backend}:80", alice(port), "RA")).verdict
+def refuse(node: Node, backend: str, port: int, flags: str = "RA") -> int:
+    return node.overlay_egress(tcp(f"{backend}:80", alice(port), flags)).verdict
 
 
 def test_reset_of_a_task_that_had_accepted_is_not_heard(node: Node, web: Service) -> None:
@@ -101,6 +101,13 @@ def test_what_the_other_says_is_heard(node: Node, web: Service) -> None:
     refuse(node, dead, 5000)
     node.age("flows", 1.0)
     assert refuse(node, ask(node, 5000), 5000) == TC_OK
+
+
+def test_reset_that_answers_no_syn_is_heard(node: Node, web: Service) -> None:
+    """Of a connection that is not known here: it came in elsewhere, or its task has gone."""
+    accept(node, range(4000, 4020))
+    assert refuse(node, ask(node, 5000, "A"), 5000, "R") == TC_OK
+    assert node.reasons() == {}
 
 
 def test_reset_is_heard_where_nobody_else_is_ready(node: Node) -> None:
@@ -266,3 +273,39 @@ def test_no_third_chance_but_no_refusal_either(node: Node) -> None:
     assert node.reasons() == {"drop_backend_gone": 1}
     web.choose()
     assert node.nic_ingress(twice).verdict == TC_REDIRECT
+
+
+# --- a published port, at the entry node
+
+
+def enter(node: Node, flags: str = "S") -> str:
+    """The node that a packet is sent to."""
+    sent = node.nic_xdp(tcp(SOURCE, f"{NODE_A}:{PUBLISHED}", flags, macs=FROM_CLIENT))
+    assert sent.verdict == XDP_TX
+    return str(Ether(sent.data)[IP].dst)
+
+
+def two_nodes(node: Node) -> Service:
+    there = [remote(THERE, NODE_B), remote("10.0.0.7", NODE_C)]
+    return node.port(PUBLISHED, TARGET).backends(*there)
+
+
+def test_node_of_a_task_that_has_gone_is_still_asked_about_its_connections(node: Node) -> None:
+    """It may have given them a second chance, and sends on what belongs to them."""
+    web = two_nodes(node).choose(THERE)
+    assert enter(node) == NODE_B
+    web.choose("10.0.0.7").state(THERE, GONE)
+    assert [enter(node, flags) for flags in ("A", "PA", "FA")] == [NODE_B] * 3
+    assert enter(node) == NODE_C
+
+
+@pytest.mark.parametrize("forget", ["maps", "id"])
+def test_unless_that_node_is_lost_or_the_id_is_free(node: Node, forget: str) -> None:
+    web = two_nodes(node).choose(THERE)
+    assert enter(node) == NODE_B
+    web.choose("10.0.0.7").state(THERE, GONE)
+    if forget == "maps":
+        node.maps.lose_backend(web.ids[THERE])
+    else:
+        node.maps.free_backend(web.ids[THERE])
+    assert enter(node, "A") == NODE_C

@@ -163,10 +163,13 @@ def test_datagrams_move_on_when_their_backend_has_gone(node: Node, state: int) -
 
 
 def test_task_that_has_gone_is_refused_through_the_tunnel(node: Node) -> None:
-    """The entry node knows no better yet; the answer goes back by the way that the packet came."""
+    """The entry node knows no better yet; the answer goes back by the way that the packet came.
+
+    No other task is ready: else nobody would be refused.
+    """
     node.addresses(NODE_A)
     node.node(NODE_B)
-    node.port(PUBLISHED, 80).backends(node.here()).state(HERE, GONE)
+    node.port(PUBLISHED, 80).backends(node.here()).state(HERE, GONE).choose()
     source, server = f"{CLIENT}:4000", f"{NODE_B}:{PUBLISHED}"
     syn = tcp(source, server)
     result = node.nic_ingress(wrapped(syn, (NODE_B, NODE_A), (NODE_B, HERE), 50000))

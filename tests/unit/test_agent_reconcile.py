@@ -105,6 +105,11 @@ class MemoryMaps:
         fields = {name: getattr(old, name) for name in old.__struct_fields__}
         self.stored_backends[number] = Backend(**{**fields, "state": state})
 
+    def lose_backend(self, number: int) -> None:
+        self.stored_backends[number] = msgspec.structs.replace(
+            self.stored_backends[number], vtep=""
+        )
+
     def free_backend(self, number: int) -> None:
         del self.stored_backends[number]
 
@@ -333,6 +338,17 @@ def test_partial_snapshot_removes_nothing(maps: MemoryMaps, clock: Clock) -> Non
     before = dict(maps.stored_backends), dict(maps.stored_frontends), dict(maps.tables)
     r.sync(Desired(), whole=False)
     assert (maps.stored_backends, maps.stored_frontends, maps.tables) == before
+
+
+@pytest.mark.parametrize(("down", "asked"), [(set(), True), ({"192.0.2.11"}, False)])
+def test_who_was_on_a_lost_node_is_not_asked_any_more(
+    maps: MemoryMaps, clock: Clock, down: set[str], asked: bool
+) -> None:
+    r = reconciler(maps, MemoryAttacher(), clock)
+    r.sync(desired("a", "b"), whole=True)
+    r.sync(msgspec.structs.replace(desired("b"), lost=frozenset(down)), whole=True)
+    (gone,) = [b for b in maps.stored_backends.values() if b.state is BackendState.GONE]
+    assert bool(gone.vtep) is asked
 
 
 def test_news_of_an_end_need_no_plan_and_no_table(maps: MemoryMaps, clock: Clock) -> None:

@@ -265,6 +265,8 @@ def test_tasks_on_a_node_that_is_down_are_there_but_not_ready() -> None:
     assert desired.pools[ON_NET].ready == on(4097, 3)
     assert BackendKey("t4", 4096) in desired.backends
     assert "192.0.2.12" in desired.nodes
+    assert desired.lost == {"192.0.2.12"}
+    assert desired_state(MESH, LOCAL).lost == frozenset()
 
 
 def test_this_node_is_up_whatever_the_swarm_says() -> None:
