@@ -42,7 +42,7 @@ demo: need-root setup ## A Swarm of three nodes on this machine, balanced by ebp
 	$(BIN)/ebpfmesh demo
 
 .PHONY: test
-test: need-root setup lint types unit alerts bpf lab ## All of the checks below (root)
+test: need-root setup lint types unit alerts docs bpf lab ## All of the checks below (root)
 
 .PHONY: lint
 lint: $(STAMP) ## Style, format and direction of imports
@@ -69,6 +69,16 @@ alerts: $(STAMP) ## Prometheus's own opinion of rules and metrics (root, to inst
 test-page: $(STAMP) ## The agent's page in headless Chromium (root, to install it)
 	@scripts/setup-tools.sh test-page chromium:chromium
 	$(USER_OF_SUDO) env EBPFMESH_PICTURES=$(PICTURES) $(BIN)/pytest tests/page
+
+DOCS_STAMP := $(VENV)/.installed-docs
+
+$(DOCS_STAMP): $(STAMP)
+	$(USER_OF_SUDO) $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@$(USER_OF_SUDO) touch $@
+
+.PHONY: docs
+docs: $(DOCS_STAMP) ## The documentation as pages, in build/docs; no warning is let through
+	$(USER_OF_SUDO) env NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 .PHONY: bpf
 bpf: need-root $(STAMP) ## Packets through the programs in the kernel (root)
@@ -139,6 +149,11 @@ test-engines: need-root $(STAMP) ## Lab tests on Docker Engine 20.10, 26.1, 28.5
 	@scripts/setup-roots.sh
 	cd tests && PYTHONDONTWRITEBYTECODE=1 ../$(BIN)/python -m lab.engines \
 		$(addprefix --engine=,$(ENGINE))
+
+.PHONY: sbom
+sbom: $(STAMP) ## build/sbom.json: what the image is made of; with IMAGE=NAME its Debian packages too
+	mkdir -p build
+	$(BIN)/python scripts/sbom.py $(if $(filter command line,$(origin IMAGE)),$(IMAGE)) >build/sbom.json
 
 BENCH_STAMP := $(VENV)/.installed-bench
 

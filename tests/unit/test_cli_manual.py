@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ebpfmesh.cli.app import app
 from ebpfmesh.cli.manual import configuration, file
+from ebpfmesh.cli.manual_commands import commands
 from ebpfmesh.cli.manual_metrics import metrics
 from ebpfmesh.config import Config, parse, settings
 
@@ -20,6 +21,25 @@ def test_the_page_of_settings_is_up_to_date() -> None:
 def test_the_page_of_metrics_is_up_to_date() -> None:
     """If not: python -m ebpfmesh.cli.manual_metrics > docs/metrics.md."""
     assert (DOCS / "metrics.md").read_text() == metrics()
+
+
+def test_the_page_of_commands_is_up_to_date() -> None:
+    """If not: python -m ebpfmesh.cli.manual_commands > docs/commands.md."""
+    assert (DOCS / "commands.md").read_text() == commands()
+
+
+def test_limits_are_those_of_the_settings() -> None:
+    row = re.compile(r"^\| [^|]+ \| ([\d,]+) \| `(\w+)` \|", re.MULTILINE)
+    rows = row.findall((DOCS / "limits.md").read_text())
+    assert len(rows) >= 6
+    for default, name in rows:
+        assert int(default.replace(",", "")) == settings()[name].default
+
+
+def test_every_page_has_its_place() -> None:
+    places = (DOCS.parent / "mkdocs.yml").read_text()
+    pages = [str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")]
+    assert not [page for page in pages if f"- {page}\n" not in places]
 
 
 def test_every_setting_has_its_section() -> None:
