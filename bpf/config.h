@@ -87,6 +87,8 @@
 /* For how long it is avoided then, and how often that doubles. */
 #define AVOID_S 10
 #define AVOID_DOUBLINGS 3
+/* How much longer datagrams avoid it: till the next connections have gone unanswered, too. */
+#define PROBE_S 3
 /* How long a backend that has not accepted anything yet may be starting, and one that refuses where
  * it has accepted may be ending; then it means it. How long till it may be ending once more.
  */

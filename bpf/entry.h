@@ -233,7 +233,8 @@ static __always_inline enum reason entry_balance(void *ctx, const struct packet 
 	if (why)
 		return why;
 	if (may_begin(p))
-		id = schedule_choose(frontend, p->t.saddr, retry_hash(p, up->backend), up->backend);
+		id = schedule_choose(frontend, p->t.saddr, retry_hash(p, up->backend), up->backend,
+				     p->protocol);
 	else
 		id = schedule_rechoose(frontend, p->t.saddr, flow_hash(p));
 	choice->backend = backends.lookup(&id);

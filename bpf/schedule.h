@@ -106,13 +106,14 @@ static __always_inline __u64 ranked(__u32 id, __u32 silent, __u32 avoided_until_
 
 /* By a hash, the first backend that is not avoided; `first` is the one that the scheduler has
  * chosen. So only flows of avoided ones move. Where all are avoided, none is. Any but `silent`,
- * which has just not answered, if there is another. Without branches: the verifier would follow
+ * which has just not answered, if there is another. Datagrams come back to it a little later than
+ * connections, which find out what has become of it. Without branches: the verifier would follow
  * each outcome through all that is behind.
  */
 static __always_inline __u32 first_able(const struct maglev_table *table, __u32 first, __u32 hash,
-					__u32 silent)
+					__u32 silent, __u8 protocol)
 {
-	__u32 zero = 0, now_s = avoid_clock(), id = first;
+	__u32 zero = 0, now_s = avoid_clock() - (protocol == IPPROTO_UDP) * PROBE_S, id = first;
 	struct avoided *a = avoided.lookup(&zero);
 	__u64 best = 0, next, better, slot;
 
@@ -141,7 +142,7 @@ static __always_inline __u32 first_able(const struct maglev_table *table, __u32 
  * has not answered before, or 0.
  */
 static __always_inline __u32 schedule_choose(const struct frontend *frontend, __be32 client,
-					     __u32 hash, __u32 silent)
+					     __u32 hash, __u32 silent, __u8 protocol)
 {
 	struct maglev_table *table = maglev_table(frontend->pool);
 	__u32 slot;
@@ -154,12 +155,12 @@ static __always_inline __u32 schedule_choose(const struct frontend *frontend, __
 		slot = schedule_slot(frontend, client, hash);
 	if (frontend->flags & FRONTEND_AFFINITY && !silent)
 		hash = client_hash(client); /* whoever is avoided, a client's flows stay together */
-	return first_able(table, maglev_at(table, slot), hash, silent);
+	return first_able(table, maglev_at(table, slot), hash, silent, protocol);
 }
 
 /* As schedule_rechoose(), but another than `silent`, if there is one. */
 static __always_inline __u32 schedule_other(const struct frontend *frontend, __be32 client,
-					    __u32 hash, __u32 silent)
+					    __u32 hash, __u32 silent, __u8 protocol)
 {
 	struct maglev_table *table = maglev_table(frontend->pool);
 	__u32 slot;
@@ -167,7 +168,7 @@ static __always_inline __u32 schedule_other(const struct frontend *frontend, __b
 	if (!table)
 		return 0;
 	slot = schedule_fixed(frontend, client, hash);
-	return first_able(table, maglev_at(table, slot), hash, silent);
+	return first_able(table, maglev_at(table, slot), hash, silent, protocol);
 }
 
 /* As schedule_choose(), but each time the same for the same hash: no record is kept of it. */

@@ -26,7 +26,7 @@ static __always_inline bool second_choose(const struct packet *p, struct flow_ke
 		return false;
 	if (backend && backend->state == BACKEND_READY && !is_avoided(id))
 		return false;
-	choice->id = schedule_other(frontend, p->t.saddr, flow_hash(p), id);
+	choice->id = schedule_other(frontend, p->t.saddr, flow_hash(p), id, p->protocol);
 	if (choice->id == id)
 		return false;
 	choice->backend = backends.lookup(&choice->id);

@@ -70,7 +70,7 @@ static __always_inline struct backend *sock_choose(struct bpf_sock_addr *ctx, __
 	*frontend = port_frontend(ctx->user_port, ctx->protocol);
 	if (!*frontend)
 		return NULL;
-	*id = connects ? schedule_choose(*frontend, NODE_VTEP, hash, 0) :
+	*id = connects ? schedule_choose(*frontend, NODE_VTEP, hash, 0, ctx->protocol) :
 			 schedule_rechoose(*frontend, NODE_VTEP, hash);
 	return *id ? backends.lookup(id) : NULL;
 }

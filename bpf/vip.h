@@ -33,7 +33,7 @@ static __always_inline enum reason vip_balance(const struct packet *p, struct fl
 
 	if (old && is_unheard(p, old->flags, old->seen_ns))
 		silent = old->backend;
-	id = schedule_choose(frontend, p->t.saddr, retry_hash(p, silent), silent);
+	id = schedule_choose(frontend, p->t.saddr, retry_hash(p, silent), silent, p->protocol);
 	if (!id)
 		return DROP_no_backend;
 	backend = backends.lookup(&id);

@@ -16,9 +16,11 @@ from .net import (
     ALICE,
     CLIENT,
     FROM_CLIENT,
+    HERE,
     HERE_GATEWAY,
     HERE_TOO_GATEWAY,
     NODE_A,
+    NODE_B,
     PUBLISHED,
     TARGET,
     THERE,
@@ -189,6 +191,35 @@ def test_connection_whose_entry_was_evicted_is_known_by_its_flow(node: Node) -> 
     packet = tcp(OUTSIDE, ENTRY, "A", macs=FROM_CLIENT)
     expected = tcp(OUTSIDE, TASK, "A", macs=(FROM_CLIENT[0], docker_mac(HERE_GATEWAY)))
     assert_result(node.nic_ingress(packet), TC_REDIRECT, expected)
+
+
+def through_tunnel(packet: Packet) -> Packet:
+    """To the task of node A, in at node B."""
+    return wrapped(packet, (NODE_B, NODE_A), (NODE_B, HERE), tunnel_port(packet), FROM_CLIENT)
+
+
+def test_connection_that_moves_to_its_own_tasks_node_goes_on(node: Node) -> None:
+    """One address for several nodes, and a router that has chosen another of them."""
+    shared = "198.51.100.1"
+    node.addresses(NODE_A, shared)
+    node.port(PUBLISHED, TARGET).backends(node.here())
+    asked = [tcp(OUTSIDE, f"{shared}:{PUBLISHED}", flags, macs=FROM_CLIENT) for flags in "SA"]
+    node.nic_ingress(through_tunnel(asked[0]))
+    node.mode(Mode.SERVING, grace_s=MINUTE)
+    expected = tcp(OUTSIDE, TASK, "A", macs=(FROM_CLIENT[0], docker_mac(HERE_GATEWAY)))
+    assert_result(node.nic_ingress(asked[1]), TC_REDIRECT, expected)
+    out = node.gateway_ingress(tcp(TASK, OUTSIDE, "A", macs=OUT_OF_TASK))
+    assert_result(out, TC_REDIRECT, tcp(f"{shared}:{PUBLISHED}", OUTSIDE, "A", macs=OUT_OF_TASK))
+
+
+def test_what_an_entry_node_sends_is_never_the_kernels(node: Node) -> None:
+    """A flow that came in elsewhere before, and that this node has forgotten."""
+    node.mode(Mode.SERVING, grace_s=MINUTE)
+    node.port(PUBLISHED, TARGET).backends(node.here())
+    packet = tcp(OUTSIDE, f"{NODE_B}:{PUBLISHED}", "A", macs=FROM_CLIENT)
+    expected = tcp(OUTSIDE, TASK, "A", macs=(FROM_CLIENT[0], docker_mac(HERE_GATEWAY)))
+    assert_result(node.nic_ingress(through_tunnel(packet)), TC_REDIRECT, expected)
+    assert node.reasons() == {}
 
 
 def test_connection_whose_task_has_gone_is_ours_to_refuse(node: Node) -> None:

@@ -96,3 +96,10 @@ def test_marks_add_up() -> None:
     marks.add(Marks(cut={"three": 2.0}))
     assert marks.gone == {"one", "two", "three", "dead"}
     assert marks.isolated == CUT.isolated
+
+
+def test_who_loses_only_what_is_open_loses_no_connection_that_begins() -> None:
+    lost = Marks(isolated=[Isolation("10.0.1.2", AT_S, AT_S + 10, frozenset({"keep", "udp"}))])
+    begins = failure(AFTER, mode="once", target="10.0.1.2:80")
+    open_ones = [failure(AFTER, mode=mode, target="10.0.1.2:80") for mode in ("keep", "udp")]
+    assert judged(begins, *open_ones, marks=lost) == [begins]

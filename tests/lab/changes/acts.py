@@ -204,19 +204,25 @@ def _moves(scene: Scene, node: str) -> int:
 
 
 def kill_leader(scene: Scene) -> Marks:
-    """dockerd and agent of the leader die; its tasks live on, until dockerd is back."""
+    """dockerd and agent of the leader die; its tasks live on, until dockerd is back.
+
+    The other nodes' dockerd takes the way to them out of the overlays some seconds later. Until the
+    Swarm gives them up, what is on its way to them by a VIP is lost: no connection that begins is.
+    """
     leader = leader_of(scene.lab)
     before = on_node(scene, leader)
     scene.harmed = True
-    scene.note(f"kill -9 dockerd and agent of the leader, {leader}")
+    killed_s = scene.note(f"kill -9 dockerd and agent of the leader, {leader}")
     scene.lab.kill_agent(leader)
     scene.lab.stop_docker(leader, signal.SIGKILL)
     scene.wait(lambda: _is_led(scene), "no new leader")
     scene.note("a new leader")
     scene.wait(lambda: leader not in scene.hosts().values(), "its tasks are not replaced")
     scene.settle(scene.replicas)
-    scene.note("its tasks are replaced")
-    return Marks(given_up=before)
+    replaced_s = scene.note("its tasks are replaced")
+    known = frozenset({"keep", "udp", "udp-kept", "hold"})
+    lost = [Isolation(vip, killed_s, replaced_s, known) for vip in scene.vips()]
+    return Marks(given_up=before, isolated=lost)
 
 
 def revive(scene: Scene) -> None:

@@ -31,11 +31,12 @@ _FRESH = frozenset({"once", "udp"})
 
 
 class Isolation(msgspec.Struct, frozen=True):
-    """A node's address that nobody reached."""
+    """An address that nobody reached; only requests of these modes, if some are named."""
 
     address: str
     from_s: float
     until_s: float
+    modes: frozenset[str] = frozenset()
 
 
 class Marks(msgspec.Struct):
@@ -86,7 +87,8 @@ def _excused(failure: Failure, marks: Marks, bounds: Bounds) -> bool:
 def _meets(failure: Failure, isolation: Isolation) -> bool:
     host = failure.target.rpartition(":")[0]
     during = isolation.from_s < failure.at_s and failure.asked_s < isolation.until_s
-    return host == isolation.address and during
+    concerned = not isolation.modes or failure.mode in isolation.modes
+    return host == isolation.address and during and concerned
 
 
 def _within(failure: Failure, began_s: float, bound_s: float) -> bool:

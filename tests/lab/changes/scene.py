@@ -92,6 +92,9 @@ class Scene:
         """The running tasks' names, and their nodes."""
         return {task.container_id[:12]: task.node for task in self.lab.task_containers(service)}
 
+    def vips(self) -> list[str]:
+        return [self.world.vip(service, NETWORK) for service in PORTS]
+
     def living(self) -> list[Node]:
         """The nodes whose agents run."""
         return [node for node in self.lab.nodes if node.agent_pid is not None]
