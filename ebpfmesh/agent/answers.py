@@ -7,6 +7,7 @@ import asyncio
 import time
 
 import ebpfmesh
+from ebpfmesh.agent.capture import Capturer
 from ebpfmesh.agent.explain import Surroundings, explain
 from ebpfmesh.agent.flowlist import list_flows
 from ebpfmesh.agent.hubrole import HubRole
@@ -16,7 +17,7 @@ from ebpfmesh.agent.problems import Condition, problems
 from ebpfmesh.agent.report import MapReader
 from ebpfmesh.agent.saver import Saver
 from ebpfmesh.agent.tracer import Tracer
-from ebpfmesh.agent.worker import Worker
+from ebpfmesh.agent.worker import Workers
 from ebpfmesh.changes import Change
 from ebpfmesh.config import Config
 from ebpfmesh.datapath.datapath import Datapath
@@ -49,9 +50,9 @@ class Answers:
         hub: HubClient,
         hub_role: HubRole,
         saver: Saver,
-        worker: Worker,
+        workers: Workers,
     ) -> None:
-        """The parts; `tracer` is made of them."""
+        """The parts; `tracer` and `capturer` are made of them."""
         self._started = time.monotonic()
         self._config = config
         self._info = info
@@ -60,7 +61,7 @@ class Answers:
         self._hub = hub
         self._hub_role = hub_role
         self._saver = saver
-        self._worker = worker
+        self._worker = workers.maps
         module = datapath.module
         self.tracer = Tracer(
             lambda: Ring(module),
@@ -68,6 +69,7 @@ class Answers:
             reasons=module.reasons,
             tunnel_port=module.value("VXLAN_PORT"),
         )
+        self.capturer = Capturer(keeper, workers.links, module.value("VXLAN_PORT"))
 
     def is_ready(self) -> bool:
         """Whether the maps hold what the Swarm wants, as far as is known."""

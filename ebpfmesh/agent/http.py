@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
@@ -14,8 +15,10 @@ from aiohttp import web
 
 from ebpfmesh.accepting import accepted
 from ebpfmesh.agent.answers import Answers
+from ebpfmesh.agent.capture import Capturer, NothingToCapture, TooManyCaptures
 from ebpfmesh.agent.onlooker import Onlooker
 from ebpfmesh.agent.tracer import Listener, TooManyListeners, Tracer
+from ebpfmesh.capturing import Capture
 from ebpfmesh.datapath.errors import DatapathError
 from ebpfmesh.explanation import BadQuestion, question
 from ebpfmesh.page import HEADERS, document, live
@@ -28,6 +31,7 @@ LONGEST_S = 60.0
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LINES_TYPE = "application/x-ndjson"
+PCAPNG_TYPE = "application/x-pcapng"
 _SILENCE_S = 1.0
 
 
@@ -67,8 +71,12 @@ def _admin(agent: Answers) -> list[web.RouteDef]:
     async def trace(request: web.Request) -> web.StreamResponse:
         return await _trace(agent.tracer, request)
 
+    async def capture(request: web.Request) -> web.StreamResponse:
+        return await _capture(agent.capturer, request)
+
     return [
         web.get("/trace", trace),
+        web.get("/capture", capture),
         web.get("/status", status),
         web.get("/flows", flows),
         web.get("/explain", explain),
@@ -109,6 +117,43 @@ async def _tell(listener: Listener, request: web.Request) -> web.StreamResponse:
                 b"".join(msgspec.json.encode(one) + b"\n" for one in told) or b"\n"
             )
             told = await listener.take(_SILENCE_S)
+    return response
+
+
+async def _capture(capturer: Capturer, request: web.Request) -> web.StreamResponse:
+    """A pcapng file, block by block."""
+    given = request.query
+    usual = Capture("")
+    try:
+        asked = Capture.asked(
+            given.get("service", ""),
+            given.get("count", str(usual.count)),
+            given.get("seconds", str(usual.seconds)),
+            given.get("snaplen", str(usual.snaplen)),
+            xdp="xdp" in given,
+        )
+    except BadQuestion as error:
+        raise web.HTTPBadRequest(text=f"{error}\n") from error
+    try:
+        async with contextlib.aclosing(capturer.run(asked)) as blocks:
+            return await _record(blocks, await anext(blocks), request)
+    except TooManyCaptures as error:
+        raise web.HTTPServiceUnavailable(text=f"{error}\n") from error
+    except NothingToCapture as error:
+        raise web.HTTPConflict(text=f"{error}\n") from error
+    except (DatapathError, OSError) as error:
+        raise web.HTTPInternalServerError(text=f"{error}\n") from error
+
+
+async def _record(
+    blocks: AsyncIterator[bytes], first: bytes, request: web.Request
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": PCAPNG_TYPE})
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionError):  # whoever looks on leaves when he likes
+        await response.write(first)
+        async for each in blocks:
+            await response.write(each)
     return response
 
 

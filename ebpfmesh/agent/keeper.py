@@ -171,6 +171,11 @@ class Keeper:
         else:
             self._succeeded(f"dockerd: {question}")
 
+    @property
+    def containers(self) -> tuple[LocalContainer, ...]:
+        """The Swarm's tasks on this node, as dockerd has listed them last."""
+        return self._containers.listed or ()
+
     # -- the loops ------------------------------------------------------------------------
 
     async def run(self) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from threading import Lock
 import numpy as np
 import structlog
 
-from ebpfmesh.datapath.attach import Attached, Attacher, detach
+from ebpfmesh.datapath.attach import Attached, Attacher, Role, detach
 from ebpfmesh.datapath.errors import AttachError, PlaceGone
 from ebpfmesh.datapath.maps import Maps
 from ebpfmesh.desired import mac_of
@@ -197,6 +198,16 @@ class Reconciler:
         if failures:
             raise ExceptionGroup("programs were not attached everywhere", failures)
         return len(operations)
+
+    def pause_xdp(self, *, paused: bool) -> None:
+        """Takes XDP off the NICs for a while, or puts it back: tc does all that it does.
+
+        Raises `AttachError`.
+        """
+        self._attacher.xdp_paused = paused
+        for attachment in [each for each in self.attached if each.role == Role.NIC]:
+            with contextlib.suppress(PlaceGone):
+                self._apply(Attach(attachment))
 
     def _apply_group(self, operations: tuple[Operation, ...]) -> None:
         """Operations of one kind; tables go in as one batch."""

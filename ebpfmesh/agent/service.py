@@ -189,7 +189,7 @@ class Agent:
             self._hub,
             self._hub_role,
             self._saver,
-            self._workers.maps,
+            self._workers,
         )
         runner = await serve_socket(answers, Path(config.socket))
         stack.push_async_callback(runner.cleanup)

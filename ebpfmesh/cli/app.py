@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import ebpfmesh
-from ebpfmesh.cli import ask, check, demo, events, explain, run, top, trace
+from ebpfmesh.cli import ask, capture, check, demo, events, explain, run, top, trace
 from ebpfmesh.cli.examples import below
 from ebpfmesh.cli.options import with_settings
 from ebpfmesh.lab.cli import app as lab
@@ -49,6 +49,7 @@ app.command(
 )(explain.explain)
 app.command("events", epilog=below("events"))(events.events)
 app.command("trace", epilog=below("trace"))(trace.trace)
+app.command("capture", epilog=below("capture"))(capture.capture)
 app.command("check", epilog=below("check"))(with_settings(check.run))
 app.command("detach", epilog=below("detach"))(with_settings(run.detach))
 app.command("demo", epilog=below("demo"))(demo.run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import http.client
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -13,10 +13,11 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from ebpfmesh import unix_http
+from ebpfmesh import pcapng, unix_http
 from ebpfmesh.changes import Change
 from ebpfmesh.config import load, settings
 from ebpfmesh.explanation import BadQuestion, Explanation, Question
+from ebpfmesh.pcapng import Block
 from ebpfmesh.status import STATUS_VERSION, FlowStatus, Status
 from ebpfmesh.tracing import Told
 
@@ -77,6 +78,15 @@ def follow_trace(path: Path, query: Sequence[tuple[str, str]]) -> Iterator[Told 
         for line in answer:
             yield _decode(line, Told) if line.strip() else None
     raise AgentError(f"the agent on {path} has ended the trace: its log says why")
+
+
+def follow_capture(path: Path, query: Mapping[str, str]) -> Iterator[Block]:
+    """The blocks of a pcapng file, as they come. Raises as `follow_trace`."""
+    target = f"/capture?{urlencode(query)}"
+    with _agent_errors(path, SILENCE_S), unix_http.stream(path, target, SILENCE_S) as answer:
+        if answer.status != http.HTTPStatus.OK:
+            _refused(path, answer.status, answer.read())
+        yield from pcapng.blocks(answer.read)
 
 
 def _refused(path: Path, status: int, body: bytes) -> NoReturn:

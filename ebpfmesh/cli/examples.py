@@ -35,6 +35,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "ebpfmesh trace --kind drop --client 192.0.2.0/24",
         "ebpfmesh trace --reason no_frontend -o json | jq .source",
     ),
+    "capture": (
+        "ebpfmesh capture web --write web.pcapng",
+        "ebpfmesh capture web --seconds 10 --snaplen 1500 -w web.pcapng",
+        "ebpfmesh capture web | wireshark -k -i -",
+    ),
     "check": ("ebpfmesh check", "ebpfmesh check -o json | jq '.checks[].level'"),
     "detach": ("ebpfmesh detach", "ebpfmesh detach --drain 5m"),
     "demo": ("ebpfmesh demo",),

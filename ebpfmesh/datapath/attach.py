@@ -73,6 +73,7 @@ class Attacher:
     def __init__(self, module: Module, policy: XdpPolicy) -> None:
         self._module = module
         self._policy = policy
+        self.xdp_paused = False
 
     def attach(
         self, attachment: Attachment, vips: Mapping[str, str] = MappingProxyType({})
@@ -131,7 +132,7 @@ class Attacher:
 
     def _attach_xdp(self, links: Links, ifindex: int) -> XdpMode:
         """The best mode that the policy allows and the driver has; tc does without, if need be."""
-        modes = _MODES[self._policy]
+        modes = _MODES[XdpPolicy.OFF if self.xdp_paused else self._policy]
         if _held_by_another(links, ifindex):
             log.warning("xdp.held_by_another", ifindex=ifindex, effect="tc does all of it")
             return XdpMode.OFF

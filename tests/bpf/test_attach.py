@@ -79,6 +79,18 @@ def test_policy_may_change(module: Module, nic: Attachment) -> None:
     assert xdp_mode(nic) is XdpMode.OFF
 
 
+@pytest.mark.parametrize("policy", XdpPolicy)
+def test_xdp_may_pause(module: Module, nic: Attachment, policy: XdpPolicy) -> None:
+    """Whatever is wanted otherwise; tc stays where it is."""
+    attacher = Attacher(module, policy)
+    mode = attacher.attach(nic).xdp
+    attacher.xdp_paused = True
+    assert attacher.attach(nic).xdp is xdp_mode(nic) is XdpMode.OFF
+    assert Hook.INGRESS in hooks(nic)
+    attacher.xdp_paused = False
+    assert attacher.attach(nic).xdp is xdp_mode(nic) is mode
+
+
 def test_attaching_again_changes_nothing(module: Module, nic: Attachment) -> None:
     attacher = Attacher(module, XdpPolicy.AUTO)
     assert attacher.attach(nic) == attacher.attach(nic)

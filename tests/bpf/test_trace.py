@@ -17,6 +17,7 @@ from ebpfmesh.agent.tracer import Listener, Tracer
 from ebpfmesh.datapath.events import Event, Ring
 from ebpfmesh.datapath.loader import Module
 from ebpfmesh.model import MeshState
+from ebpfmesh.takeover import Mode
 from ebpfmesh.tracing import Path as Way
 from ebpfmesh.tracing import Told, Watch
 
@@ -268,6 +269,18 @@ def test_ipv6_client_of_what_is_not_served_now(node: Node, ring: Ring) -> None:
     node.nic_filters(tcp6((CLIENT6, 4000), (NODE_A6, PUBLISHED)))
     kind, reason, event = the_only(ring, node)
     assert (kind, reason, event.source) == ("drop", "no_backend", CLIENT6)
+
+
+def test_ipv6_client_of_what_is_given_back(node: Node, ring: Ring) -> None:
+    """The kernel knows nobody by that address: the client is refused, and told of."""
+    node.addresses(NODE_A6)
+    node.port(PUBLISHED, TARGET).backends(node.here())
+    node.mode(Mode.GIVING_BACK)
+    node.nic_filters(tcp6((CLIENT6, 4000), (NODE_A6, PUBLISHED)))
+    kind, reason, event = the_only(ring, node)
+    assert (kind, reason, event.program) == ("handback", "giving_back", "nic_ingress")
+    assert node.nic_ingress(arp_request(STRANGER, NODE_A)).verdict == TC_UNSPEC
+    assert the_only(ring, node)[1] == "not_ipv4"
 
 
 # --- another backend

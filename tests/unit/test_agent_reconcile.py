@@ -146,6 +146,8 @@ class MemoryMaps:
 
 class MemoryAttacher:
     def __init__(self, failing: Mapping[Attachment, Exception] | None = None) -> None:
+        self.xdp_paused = False
+        self.paused: list[tuple[Attachment, bool]] = []
         self.failing = dict(failing or {})
         self.attached: list[Attachment] = []
         self.announced: dict[Attachment, dict[str, str]] = {}
@@ -154,6 +156,7 @@ class MemoryAttacher:
         if attachment in self.failing:
             raise self.failing[attachment]
         self.attached.append(attachment)
+        self.paused.append((attachment, self.xdp_paused))
         self.announced[attachment] = dict(vips or {})
         return Attached(attachment)
 
@@ -448,3 +451,16 @@ def test_place_that_has_gone_is_no_failure(maps: MemoryMaps, clock: Clock) -> No
     r = reconciler(maps, MemoryAttacher({VETH: PlaceGone("veth0")}), clock)
     r.attach(desired("a", attachments=frozenset({VETH})), whole=True)
     assert VETH not in r.actual.attachments
+
+
+def test_xdp_pauses_on_the_nics(maps: MemoryMaps, clock: Clock) -> None:
+    """One that has gone meanwhile keeps none of the others."""
+    gone = Attachment(role=Role.NIC, netns="", ifindex=9, name="eth9")
+    attacher = MemoryAttacher()
+    r = reconciler(maps, attacher, clock)
+    r.attach(desired("a", attachments=frozenset({NIC, VETH, gone})), whole=True)
+    attacher.paused.clear()
+    attacher.failing[gone] = PlaceGone("eth9")
+    r.pause_xdp(paused=True)
+    r.pause_xdp(paused=False)
+    assert attacher.paused == [(NIC, True), (NIC, False)]
