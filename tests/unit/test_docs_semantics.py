@@ -15,7 +15,8 @@ ROWS = [
     for line in (ROOT / "docs" / "semantics.md").read_text().splitlines()
     if line.startswith("| ") and not line.startswith(("| behaviour", "| ---"))
 ]
-_NAME = re.compile(r"`((?:unit|bpf|lab)/(?:steady/)?test_\w+\.py)(?:::(test_\w+))?`")
+_FILE = r"(?:unit|bpf|lab)/(?:steady/)?test_\w+\.py|lab/deploy/deployed\.py"
+_NAME = re.compile(rf"`({_FILE})(?:::(test_\w+))?`")
 
 
 def functions(path: Path) -> set[str]:
