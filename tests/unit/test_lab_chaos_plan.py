@@ -39,7 +39,7 @@ def test_every_step_can_be_done(seed: int) -> None:
     for step in planned(seed):
         if step.kind is Kind.CUT_OFF:
             assert step.node in CLUSTER.cuttable
-        elif step.kind in AGENTS | {Kind.DRAIN}:
+        elif step.kind in AGENTS | {Kind.DRAIN, Kind.UPGRADE_AGENT}:
             assert step.node in CLUSTER.nodes
         else:
             assert step.node == ""

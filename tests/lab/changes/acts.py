@@ -185,15 +185,32 @@ def kill_agent(node: str) -> Act:
 
 def upgrade(scene: Scene) -> Marks:
     """Each node gets programs whose maps have another size: what they hold is moved."""
-    scene.max_flows = SMALL if scene.max_flows != SMALL else LARGE
-    for node in scene.lab.nodes:
-        scene.note(f"upgrade {node.name} to {scene.max_flows} flows")
-        before = _moves(scene, node.name)
-        scene.agents.upgrade(node.name, max_flows=scene.max_flows)
-        assert _moves(scene, node.name) == before + 1, f"{node.name} has moved no maps"
-        scene.settle(scene.replicas)
-    scene.agents.upgraded(max_flows=scene.max_flows)
+    sizes = {_upgrade(scene, node.name) for node in scene.lab.nodes}
+    scene.agents.upgraded(max_flows=sizes.pop())
+    assert not sizes
     return Marks()
+
+
+def upgrade_agent(node: str) -> Act:
+    """One of them does. Its next agent moves all back."""
+
+    def act(scene: Scene) -> Marks:
+        _upgrade(scene, node)
+        return Marks()
+
+    return act
+
+
+def _upgrade(scene: Scene, node: str) -> str:
+    """To how many flows."""
+    maps = {one.name: one.max_entries for one in scene.agents.status(node).maps}
+    size = SMALL if maps["flows"] != int(SMALL) else LARGE
+    scene.note(f"upgrade {node} to {size} flows")
+    before = _moves(scene, node)
+    scene.agents.upgrade(node, max_flows=size)
+    assert _moves(scene, node) == before + 1, f"{node} has moved no maps"
+    scene.settle(scene.replicas)
+    return size
 
 
 def _moves(scene: Scene, node: str) -> int:

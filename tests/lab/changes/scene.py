@@ -61,8 +61,6 @@ class Scene:
         self.replicas = REPLICAS
         """Of either service."""
         self.harmed = False
-        self.max_flows = ""
-        """As it was set last."""
         self.timeline: list[tuple[float, str]] = []
         self._loops = Loops(lab)
 

@@ -26,6 +26,7 @@ class Kind(StrEnum):
     FLAP = "flap"
     RESTART_AGENT = "restart the agent"
     KILL_AGENT = "kill the agent"
+    UPGRADE_AGENT = "upgrade the agent"
     KILL_LEADER = "kill the leader"
     CUT_OFF = "cut off"
 
@@ -71,6 +72,7 @@ _WEIGHTS = {
     Kind.FLAP: 3,
     Kind.RESTART_AGENT: 3,
     Kind.KILL_AGENT: 3,
+    Kind.UPGRADE_AGENT: 2,
     Kind.KILL_LEADER: 1,
     Kind.CUT_OFF: 1,
 }
@@ -106,7 +108,7 @@ def _step(random: Random, kind: Kind, cluster: Cluster) -> Step:
 def _node(random: Random, kind: Kind, cluster: Cluster) -> str:
     if kind is Kind.CUT_OFF:
         return random.choice(cluster.cuttable)
-    if kind is Kind.DRAIN or kind in _OF_AGENTS:
+    if kind in {Kind.DRAIN, Kind.UPGRADE_AGENT, *_OF_AGENTS}:
         return random.choice(cluster.nodes)
     return ""
 

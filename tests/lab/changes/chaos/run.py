@@ -127,6 +127,7 @@ def act_of(step: Step) -> Act:
         Kind.FLAP: lambda: acts.flap(*step.amounts),
         Kind.RESTART_AGENT: lambda: acts.restart_agent(step.node),
         Kind.KILL_AGENT: lambda: acts.kill_agent(step.node),
+        Kind.UPGRADE_AGENT: lambda: acts.upgrade_agent(step.node),
         Kind.KILL_LEADER: lambda: acts.kill_leader,
         Kind.CUT_OFF: lambda: acts.cut_off(step.node, for_s=float(*step.amounts)),
     }
