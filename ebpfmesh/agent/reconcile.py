@@ -161,7 +161,9 @@ class Reconciler:
                     self._tell(backend, state)
 
     def _tell(self, backend: Backend, state: BackendState) -> None:
-        number = self.ids.backends.ids[backend.key]
+        number = self.ids.backends.ids.get(backend.key, NO_ID)
+        if number == NO_ID:
+            return  # a plan under way has just retired it
         self._told.add(backend.key)
         self.maps.set_backend_state(number, state)
         if _gets_new(backend):

@@ -377,6 +377,14 @@ def test_news_that_were_taken_back_leave_nothing(maps: MemoryMaps, clock: Clock)
     assert r.sync(desired("a", "b"), whole=True) == 0
 
 
+def test_news_of_who_is_just_being_retired_are_none(maps: MemoryMaps, clock: Clock) -> None:
+    r = reconciler(maps, MemoryAttacher(), clock)
+    r.sync(desired("a", "b"), whole=True)
+    r.ids.backends.release(BackendKey("a", VNI), clock.now_s)
+    r.tell({"a": BackendState.GONE})
+    assert maps.avoided == {}
+
+
 def test_news_are_not_forgotten_when_a_plan_fails(maps: MemoryMaps, clock: Clock) -> None:
     r = reconciler(maps, MemoryAttacher(), clock)
     r.sync(desired("a", "b"), whole=True)
