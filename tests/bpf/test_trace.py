@@ -210,7 +210,7 @@ def test_refusal_names_who_was_refused(node: Node, ring: Ring) -> None:
 
 
 def test_refusal_of_a_task_that_has_gone(node_b: Node, ring_b: Ring) -> None:
-    node_b.port(PUBLISHED, TARGET).backends(node_b.here()).state(HERE, GONE)
+    node_b.port(PUBLISHED, TARGET).backends(node_b.here()).state(HERE, GONE).choose()
     assert node_b.nic_ingress(from_tunnel()).verdict == TC_REDIRECT
     kind, reason, event = the_only(ring_b, node_b)
     assert (kind, reason, ends(event)) == ("drop", "backend_gone", (SOURCE, ENTRY))
