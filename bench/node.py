@@ -64,7 +64,7 @@ def bench_node(vtep: str, **defines: int) -> Iterator[BenchNode]:
     need_root()
     quiet()
     with tempfile.TemporaryDirectory(prefix="ebpfmesh-bench-") as cache:
-        programs = load_object(Path(cache))
+        programs = load_object(Path(os.environ.get("EBPFMESH_OBJECT_DIR") or cache))
     with tempfile.TemporaryDirectory(prefix="ebpfmesh-bench-") as root, sandbox(Path(root)):
         constants = {
             "NODE_VTEP": address_to_int(vtep),

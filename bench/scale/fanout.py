@@ -24,14 +24,14 @@ def fan_out(docker: Path, home: Path, size: Size, rounds: int) -> Iterator[Figur
     """One hub, one whole agent, and as many agents without maps as there are other nodes."""
     authority = Authority(home / "pki", "swarm")
     manager = authority.issue(swarm.node_id(0))
-    worker = authority.issue(swarm.node_id(1), WORKER)
     others = size.nodes
+    workers = [authority.issue(swarm.node_id(1 + number), WORKER) for number in range(others)]
     count: dict[str, str | int] = {"agents": others}
     with child("fleet", "hub", f"--home={manager}", f"--docker={docker}") as hub:
         port = f"--port={hub.event('listening')['port']}"
         began = time.monotonic_ns()
         with (
-            child("fleet", "crowd", f"--home={worker}", port, f"--count={others}") as crowd,
+            child("fleet", "crowd", *(f"--home={home}" for home in workers), port) as crowd,
             child(
                 "fleet",
                 "agent",

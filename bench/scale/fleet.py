@@ -21,7 +21,14 @@ from ebpfmesh.agent.keeper import Keeper
 from ebpfmesh.agent.readiness import Readiness
 from ebpfmesh.agent.viewer import Viewer
 from ebpfmesh.agent.worker import Workers
-from ebpfmesh.hub import Certificates, HubAddress, HubClient, HubServer, LinkSettings
+from ebpfmesh.hub import (
+    Certificates,
+    HubAddress,
+    HubClient,
+    HubServer,
+    LinkSettings,
+    ServerSettings,
+)
 from ebpfmesh.model import BackendState, LocalView, MeshState
 from ebpfmesh.swarm.client import SwarmClient
 from ebpfmesh.swarm.local import LocalContainer
@@ -30,7 +37,11 @@ from ebpfmesh.swarm.watcher import MeshWatcher, WatcherSettings
 HOST = "127.0.0.1"
 POLL_S = 1.0  # the default of task_poll_interval_s
 # The crowd shares one event loop: what one agent does must not look like a dead hub to the others.
-PATIENT = LinkSettings(connect_timeout_s=30.0, silence_s=30.0, standby_silence_s=30.0)
+PATIENT = LinkSettings(connect_timeout_s=60.0, silence_s=60.0, standby_silence_s=60.0)
+# It has one address as well.
+PATIENT_HUB = ServerSettings(
+    handshake_timeout_s=60.0, silence_s=60.0, send_timeout_s=60.0, max_of_one_address=256
+)
 
 
 def tell(event: str, **facts: int) -> None:
@@ -54,7 +65,9 @@ async def hub(home: Path, docker: Path) -> None:
     """Watches the made-up dockerd, serves the state; tells of every new one."""
     async with SwarmClient(f"unix://{docker}", timeout_s=60.0) as client:
         watcher = MeshWatcher(client, WatcherSettings(task_poll_interval_s=POLL_S))
-        server = HubServer(Certificates(home), watcher.states, watcher.report, watcher.age_s)
+        server = HubServer(
+            Certificates(home), watcher.states, watcher.report, watcher.age_s, PATIENT_HUB
+        )
         await server.start(HOST, 0)
         tell("listening", port=server.port)
         await _until_told(watcher.run(), server.run(), _events(client, watcher), _states(watcher))
@@ -73,15 +86,15 @@ async def _states(watcher: MeshWatcher) -> None:
 # --- the crowd --------------------------------------------------------------------------
 
 
-async def crowd(home: Path, port: int, count: int) -> None:
+async def crowd(homes: Sequence[Path], port: int) -> None:
     """Agents that follow the hub; tells when the last one has a state."""
-    certificates = Certificates(home)
-    clients = [HubClient(certificates, settings=PATIENT) for _ in range(count)]
+    clients = [HubClient(Certificates(home), settings=PATIENT) for home in homes]
     have: Counter[int] = Counter()
     for client in clients:
         client.set_hubs([HubAddress(HOST, port)])
     await _until_told(
-        *(client.run() for client in clients), *(_count(client, have, count) for client in clients)
+        *(client.run() for client in clients),
+        *(_count(client, have, len(clients)) for client in clients),
     )
 
 
@@ -160,21 +173,20 @@ def main() -> None:
     """Run one of them."""
     options = argparse.ArgumentParser()
     options.add_argument("role", choices=("hub", "crowd", "agent"))
-    options.add_argument("--home", type=Path, required=True)
+    options.add_argument("--home", type=Path, action="append", required=True)
     options.add_argument("--docker", type=Path, default=Path())
     options.add_argument("--port", type=int, default=0)
-    options.add_argument("--count", type=int, default=0)
     options.add_argument("--size", default="{}")
     given = options.parse_args()
     quiet()
     size = msgspec.json.decode(given.size, type=swarm.Size)
     roles: dict[str, Coroutine[None, None, None]] = {}
     if given.role == "hub":
-        roles["hub"] = hub(given.home, given.docker)
+        roles["hub"] = hub(given.home[0], given.docker)
     elif given.role == "crowd":
-        roles["crowd"] = crowd(given.home, given.port, given.count)
+        roles["crowd"] = crowd(given.home, given.port)
     else:
-        roles["agent"] = agent(given.home, given.port, given.docker, size)
+        roles["agent"] = agent(given.home[0], given.port, given.docker, size)
     asyncio.run(_run(roles[given.role]))
 
 

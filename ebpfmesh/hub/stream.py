@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Generic, TypeVar
 
@@ -13,13 +15,15 @@ from ebpfmesh.hub.protocol import FrameBuffer
 M = TypeVar("M")
 
 CHUNK = 1 << 16
+_TCP_NOTSENT_LOWAT = 25  # linux/tcp.h
 
 
 class MessageStream(Generic[M]):
     """Decodes what arrives, sends what is already encoded.
 
     `silence_s` bounds the wait for any byte rather than for a whole message: a peer in the
-    middle of a long message over a slow line is alive.
+    middle of a long message over a slow line is alive. So is one that takes a long message from
+    us: what would make it answer is behind that.
     """
 
     def __init__(
@@ -35,7 +39,9 @@ class MessageStream(Generic[M]):
         self._writer = writer
         self._decode = decode
         self._frames = FrameBuffer(limit)
+        self._taken_at = float("-inf")
         self.silence_s = silence_s
+        _keep_little(writer)
 
     async def messages(self) -> AsyncIterator[M]:
         """Yield messages, those left over from `first` too, until the peer hangs up."""
@@ -57,20 +63,28 @@ class MessageStream(Generic[M]):
         raise ProtocolError("the peer closed the connection before its first message")
 
     async def _read(self) -> bytes:
-        try:
-            async with asyncio.timeout(self.silence_s):
-                return await self._reader.read(CHUNK)
-        except TimeoutError as error:
-            raise PeerSilent(f"the peer was silent for {self.silence_s:g} s") from error
+        while True:
+            try:
+                async with asyncio.timeout(self.silence_s):
+                    return await self._reader.read(CHUNK)
+            except TimeoutError as error:
+                if time.monotonic() - self._taken_at > self.silence_s:
+                    raise PeerSilent(f"the peer was silent for {self.silence_s:g} s") from error
 
     async def send(self, frame: bytes, within_s: float) -> None:
-        """Write a frame and wait until the peer has taken enough of it."""
-        self._writer.write(frame)
-        try:
-            async with asyncio.timeout(within_s):
-                await self._writer.drain()
-        except TimeoutError as error:
-            raise PeerSilent(f"the peer took nothing for {within_s:g} s") from error
+        """Write a frame and wait until the peer has taken enough of it.
+
+        It may take as long as it needs for the whole, but `within_s` at most for any part.
+        """
+        for at in range(0, len(frame), CHUNK):
+            self._writer.write(frame[at : at + CHUNK])
+            try:
+                async with asyncio.timeout(within_s):
+                    await self._writer.drain()
+            except TimeoutError as error:
+                raise PeerSilent(f"the peer took nothing for {within_s:g} s") from error
+            if len(frame) > CHUNK:
+                self._taken_at = time.monotonic()
 
     def abort(self) -> None:
         """Cut the connection; who reads from it sees its end."""
@@ -84,3 +98,11 @@ class MessageStream(Generic[M]):
                 await self._writer.wait_closed()
         except (TimeoutError, OSError):
             self._writer.transport.abort()
+
+
+def _keep_little(writer: asyncio.StreamWriter) -> None:
+    """Leave what the peer has not taken to us: what lies in buffers looks as if it had been."""
+    writer.transport.set_write_buffer_limits(CHUNK)
+    connection = writer.get_extra_info("socket")
+    if connection is not None:
+        connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, CHUNK)
