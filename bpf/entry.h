@@ -50,11 +50,14 @@ struct choice {
 	__u8 attempt; /* how often its SYN has got another backend */
 };
 
+/* In this order, and once more, as in flow_find(). */
 static __always_inline struct entry *entry_find(struct flow_key *key)
 {
 	struct entry *entry = entries.lookup(key);
 
-	return entry ? entry : transient_entries.lookup(key);
+	if (!entry)
+		entry = transient_entries.lookup(key);
+	return entry ? entry : entries.lookup(key);
 }
 
 /* The flags after one more packet. Answers need not come this way: established is what the client

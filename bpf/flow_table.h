@@ -8,18 +8,25 @@
 
 #include "flow.h"
 
+/* What is in neither may have become established meanwhile, by a packet on another CPU: it is
+ * looked for once more, or that packet's flow would be a stranger's for a moment.
+ */
 static __always_inline struct flow *flow_find(struct flow_key *key)
 {
 	struct flow *flow = flows.lookup(key);
 
-	return flow ? flow : transient_flows.lookup(key);
+	if (!flow)
+		flow = transient_flows.lookup(key);
+	return flow ? flow : flows.lookup(key);
 }
 
 static __always_inline struct flow *reply_find(struct flow_key *key)
 {
 	struct flow *reply = replies.lookup(key);
 
-	return reply ? reply : transient_replies.lookup(key);
+	if (!reply)
+		reply = transient_replies.lookup(key);
+	return reply ? reply : replies.lookup(key);
 }
 
 static __always_inline void flow_delete(struct flow_key *key)

@@ -12,7 +12,8 @@ static __always_inline enum direction opposite(enum direction dir)
 }
 
 /* Both directions go into the maps that their new flags name. They are there before they leave the
- * old ones: a packet on another CPU finds them at any time. Returns the entry at its new place.
+ * old ones: a packet on another CPU finds them at any time (flow_find()). Returns the entry at its
+ * new place.
  */
 static __always_inline struct flow *flow_move(struct flow_key *key, struct flow_key *twin,
 					      struct flow *flow, enum direction dir)
