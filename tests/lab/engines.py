@@ -89,7 +89,7 @@ def run_tests(engine: Engine, tests: list[str], mirror: str) -> Outcome:
     root = root_of(engine, mirror)
     found = version(root)
     print(f"\nDocker Engine {found} (Debian {engine.suite})", flush=True)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *tests]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", *tests]
     began_s = time.monotonic()
     lines = []
     with subprocess.Popen(
