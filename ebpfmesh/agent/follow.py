@@ -33,3 +33,18 @@ class Follower:
                 self._attacher.attach(place)
             except AttachError as error:
                 log.warning("programs.not_replaced", link=place.name, error=str(error))
+
+
+def cover(attacher: Attacher, places: Iterable[Attachment]) -> None:
+    """Puts programs where none are.
+
+    A task that began while no agent ran gets flows as soon as the maps know of it: its answers
+    must meet a program then.
+    """
+    for place in places:
+        if has_programs(place):
+            continue
+        try:
+            attacher.attach(place)
+        except AttachError as error:
+            log.warning("programs.not_attached", link=place.name, error=str(error))

@@ -14,7 +14,7 @@ import ebpfmesh
 from ebpfmesh.accepting import raise_limit_of_files
 from ebpfmesh.agent.answers import Answers
 from ebpfmesh.agent.detach import detach_strays
-from ebpfmesh.agent.follow import Follower
+from ebpfmesh.agent.follow import Follower, cover
 from ebpfmesh.agent.http import serve_metrics, serve_socket
 from ebpfmesh.agent.hubrole import HubRole
 from ebpfmesh.agent.journal import Journal
@@ -173,6 +173,8 @@ class Agent:
             log.info("takeover.grace", seconds=round(left_s))
         for stray in detach_strays(viewer.places()):
             log.info("programs.detached", role=stray.role, link=stray.name)
+        if reconciler.actual.backends:
+            cover(attacher, viewer.everywhere())
         if not attach_sockets(datapath):
             log.warning("agent.no_cgroup2", effect="localhost:PORT is not balanced")
         if datapath.move:

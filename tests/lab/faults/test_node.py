@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,10 @@ _FLUSH = """
 for table in filter nat mangle raw; do
     iptables -t $table -F && iptables -t $table -X
 done
+"""
+_MOUNT = """
+kept=$(mktemp) && cp "$0/mesh.state" $kept &&
+mount -t tmpfs -o size=64k tmpfs "$0" && mv $kept "$0/mesh.state"
 """
 _FILL = 'dd if=/dev/zero of="$0/filler" bs=4k 2>/dev/null; test -s "$0/filler"'
 
@@ -73,12 +76,13 @@ def test_all_of_its_firewall_rules_are_flushed(ground: Ground) -> None:
 def test_its_disk_is_full(ground: Ground) -> None:
     """A line, however often it is tried; no harm to an agent that starts; then there is room."""
     words = "No space left on device"
-    with full_state_dir(ground) as directory:
-        since = ground.log(NODE)
+    since = ground.log(NODE)
+    with full_state_dir(ground) as directory, three_tasks(ground):
         for ready in ("started", "listening"):
             change(ground, ready)
         ground.wait_problem(NODE, words)
         with ground.kept() as kept:
+            # What is saved does not know of the third task yet.
             ground.agents.kill_and_start(NODE)
             ground.wait_problem(NODE, words)
             assert_all_open(kept)
@@ -93,9 +97,9 @@ def test_its_disk_is_full(ground: Ground) -> None:
 
 @contextmanager
 def full_state_dir(ground: Ground) -> Iterator[Path]:
-    """On a node, until the end of the context."""
-    directory = state_dir(ground, NODE)
-    run(ground, "mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(directory))
+    """With the state that is saved; until the end of the context."""
+    directory = ground.agents.state_dir(NODE)
+    run(ground, "sh", "-c", _MOUNT, str(directory))
     try:
         run(ground, "sh", "-c", _FILL, str(directory))
         yield directory
@@ -103,11 +107,15 @@ def full_state_dir(ground: Ground) -> Iterator[Path]:
         run(ground, "umount", str(directory))
 
 
-def state_dir(ground: Ground, node: str) -> Path:
-    pid = ground.lab.node(node).agent_pid
-    settings = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    found = next(one for one in settings if one.startswith(b"EBPFMESH_STATE_DIR="))
-    return Path(os.fsdecode(found.partition(b"=")[2]))
+@contextmanager
+def three_tasks(ground: Ground) -> Iterator[None]:
+    ground.world.scale(SERVICE, 3)
+    ground.world.wait_ready(SERVICE, 3, NODE)
+    try:
+        yield
+    finally:
+        ground.world.scale(SERVICE, 2)
+        ground.settle()
 
 
 def change(ground: Ground, ready: str) -> None:

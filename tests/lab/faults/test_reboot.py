@@ -21,7 +21,7 @@ _NOTHING_LEFT = """
 umount /run/docker/netns/*
 rm -f /run/docker/netns/*
 ip link delete docker_gwbridge
-rmdir /sys/fs/bpf/ebpfmesh
+test ! -e /sys/fs/bpf/ebpfmesh
 """
 
 
