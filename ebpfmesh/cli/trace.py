@@ -118,22 +118,22 @@ def line(told: Told) -> Text:
         f"{at:<13} ",
         (f"{told.kind:<8}", _COLOURS[told.kind]),
         f" {clean(told.reason or told.path):<16} {clean(told.protocol) or '-':<8} ",
-        " ".join(_words(told)),
+        clean(" ".join(_words(told))),
     )
 
 
 def _words(told: Told) -> Iterator[str]:
     """Who to whom, and what became of it."""
     if told.source or told.destination:
-        yield f"{clean(told.source) or 'a process'} -> {clean(told.destination) or 'this node'}"
-    for word in (told.flags, told.info and f"({clean(told.info)})"):
+        yield f"{told.source or 'a process'} -> {told.destination or 'this node'}"
+    for word in (told.flags, told.info and f"({told.info})"):
         if word:
             yield word
     if told.backend:
         verb = "was for" if told.kind is Kind.RETRY else "to"
-        yield f"{verb} {told.backend} on {clean(told.node) or 'an unknown node'}"
+        yield f"{verb} {told.backend} on {told.node or 'an unknown node'}"
     if told.entry:
-        yield f"entered at {clean(told.entry)}"
+        yield f"entered at {told.entry}"
     if told.service:
-        network = f" ({clean(told.network)})" if told.network else ""
-        yield f"of {clean(told.service)}{network}"
+        network = f" ({told.network})" if told.network else ""
+        yield f"of {told.service}{network}"

@@ -62,7 +62,8 @@ async def test_what_the_network_may_ask_is_no_more_than_this() -> None:
         for path, wanted in {"/healthz": 200, "/readyz": 200, "/": 200, "/live": 200}.items():
             async with client.get(base + path) as answer:
                 assert answer.status == wanted
-        for path in ("/status", "/flows", "/changes", "/explain", "/../status", "//status"):
+        admin = ("/status", "/flows", "/changes", "/explain", "/trace", "/capture")
+        for path in (*admin, "/../status", "//status"):
             async with client.get(base + path) as answer:
                 assert answer.status == 404
 

@@ -19,7 +19,9 @@ import pytest
 import structlog
 
 from ebpfmesh.cli import logs
+from ebpfmesh.cli.trace import line
 from ebpfmesh.model import Frozen
+from ebpfmesh.tracing import Kind, Told
 from tests.unit.fake_agent import FLOWS, STATUS, FakeAgent, a_place, an_agent, invoke
 
 EVIL = "e\x1b[2J\x9b31mvil\x07\x7f\u202e\u200b\r\n[red]x[/red]\U000e0001"
@@ -86,6 +88,17 @@ def strings(value: Any) -> str:
         case dict():
             return "".join(map(strings, [*value, *value.values()]))
     return ""
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_nor_does_what_is_told_of_packets(kind: Kind) -> None:
+    fields = [name for name, default in strings_of(Told).items() if default == ""]
+    shown = line(Told(1, 1.7e9, kind, **dict.fromkeys(fields, EVIL))).plain
+    assert shown.isprintable()
+
+
+def strings_of(kind: type[Frozen]) -> dict[str, object]:
+    return {field.name: field.default for field in msgspec.structs.fields(kind)}
 
 
 def test_nor_does_what_went_wrong(agent: FakeAgent) -> None:
