@@ -113,6 +113,14 @@ CLUSTER = (
         },
         stacked=True,
     ),
+    Panel(
+        "Backends that are avoided",
+        {
+            "{{service}} ({{network}})": "max by (service, network) "
+            "(ebpfmesh_service_backends_avoided) > 0"
+        },
+        description="Ready, but they have left connections unanswered.",
+    ),
     Panel("Agents by version", {"{{version}}": "count by (version) (ebpfmesh_build_info)"}),
 )
 
