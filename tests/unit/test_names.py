@@ -92,8 +92,8 @@ def strings(value: Any) -> str:
 
 @pytest.mark.parametrize("kind", list(Kind))
 def test_nor_does_what_is_told_of_packets(kind: Kind) -> None:
-    fields = [name for name, default in strings_of(Told).items() if default == ""]
-    shown = line(Told(1, 1.7e9, kind, **dict.fromkeys(fields, EVIL))).plain
+    fields: dict[str, Any] = {name: EVIL for name, value in strings_of(Told).items() if value == ""}
+    shown = line(Told(1, 1.7e9, kind, **fields)).plain
     assert shown.isprintable()
 
 
