@@ -31,7 +31,7 @@ def main() -> int:
         for row in full_rows():
             if row.name.startswith(tuple(options.only.split(","))):
                 results.append((row, []))
-                for _ in range(options.times):
+                for _ in range(1 if row.long else options.times):
                     results[-1][1].append(one(scene, row))
     except BaseException:
         say_last_words(lab)
