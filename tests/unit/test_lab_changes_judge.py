@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab.changes.judge import Bounds, Isolation, Marks, inexcusable
+from tests.lab.changes.judge import Bounds, Death, Isolation, Marks, inexcusable
 from tests.lab.loops import End, Failure, Report
 
 BOUNDS = Bounds()
@@ -36,7 +36,7 @@ def test_nothing_is_excused_without_a_reason() -> None:
     assert judged(*found, marks=Marks(left={"dead"})) == found
 
 
-KILLED = Marks(killed={"dead": AT_S})
+KILLED = Marks(killed={"dead": Death(AT_S, AT_S)})
 
 
 @pytest.mark.parametrize(
@@ -103,3 +103,10 @@ def test_who_loses_only_what_is_open_loses_no_connection_that_begins() -> None:
     begins = failure(AFTER, mode="once", target="10.0.1.2:80")
     open_ones = [failure(AFTER, mode=mode, target="10.0.1.2:80") for mode in ("keep", "udp")]
     assert judged(begins, *open_ones, marks=lost) == [begins]
+
+
+def test_a_process_that_ends_slowly_has_requests_until_then() -> None:
+    slowly = Marks(killed={"dead": Death(AT_S, AT_S + 1)})
+    assert judged(failure(AT_S + 1), marks=slowly) == []
+    late = failure(AT_S + 1 + BOUNDS.kill_s + 0.01)
+    assert judged(late, marks=slowly) == [late]

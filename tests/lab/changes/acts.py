@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import time
 from collections.abc import Callable
@@ -16,11 +17,12 @@ from ebpfmesh.lab.plan import Place
 from ebpfmesh.lab.unix_http import get_json
 
 from ..world import INGRESS, Task
-from .judge import Isolation, Marks
+from .judge import Death, Isolation, Marks
 from .scene import CHECKED, OTHER_PORT, PORTS, SERVICE, Scene
 
 Act = Callable[[Scene], Marks]
 
+END_TIMEOUT_S = 30
 PAUSE_TRIES = 20
 SMALL, LARGE = "131072", "262144"  # flows
 UNHEALTHY = "/tmp/unhealthy"  # noqa: S108 - in a container
@@ -115,10 +117,22 @@ def kill_task(scene: Scene) -> Marks:
     victim = scene.world.tasks(SERVICE)[0]
     assert victim.place.pid is not None
     killed_s = scene.note(f"kill -9 {victim.host} on {victim.node}")
-    os.kill(victim.place.pid, signal.SIGKILL)
+    ended_s = _kill(victim.place.pid)
     scene.world.wait_replaced(SERVICE, {victim.host}, scene.replicas)
     scene.settle(scene.replicas)
-    return Marks(killed={victim.host: killed_s})
+    return Marks(killed={victim.host: Death(killed_s, ended_s)})
+
+
+def _kill(pid: int) -> float:
+    """Returns when it has ended."""
+    process = os.pidfd_open(pid)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        ended, _, _ = select.select([process], [], [], END_TIMEOUT_S)
+        assert ended, f"process {pid} lives on"
+        return time.monotonic()
+    finally:
+        os.close(process)
 
 
 def make_unhealthy(scene: Scene) -> Marks:

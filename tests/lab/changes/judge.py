@@ -30,6 +30,13 @@ BUSY = Bounds(kill_s=5.0, cut_s=10.0, left_s=5.0)
 _FRESH = frozenset({"once", "udp"})
 
 
+class Death(msgspec.Struct, frozen=True):
+    """When a process was killed, and when it had ended: on a busy machine that takes its time."""
+
+    from_s: float
+    until_s: float
+
+
 class Isolation(msgspec.Struct, frozen=True):
     """An address that nobody reached; only requests of these modes, if some are named."""
 
@@ -47,7 +54,7 @@ class Marks(msgspec.Struct):
     """
 
     left: set[str] = msgspec.field(default_factory=set)
-    killed: dict[str, float] = msgspec.field(default_factory=dict)
+    killed: dict[str, Death] = msgspec.field(default_factory=dict)
     cut: dict[str, float] = msgspec.field(default_factory=dict)
     isolated: list[Isolation] = msgspec.field(default_factory=list)
     given_up: set[str] = msgspec.field(default_factory=set)
@@ -78,8 +85,9 @@ def _excused(failure: Failure, marks: Marks, bounds: Bounds) -> bool:
         or any(_meets(failure, isolation) for isolation in marks.isolated)
         or any(_within(failure, cut_s, bounds.cut_s) for cut_s in marks.cut.values())
         or any(
-            _within(failure, killed_s, bounds.kill_s) and _may_concern(failure, host)
-            for host, killed_s in marks.killed.items()
+            _within(failure, death.from_s, death.until_s - death.from_s + bounds.kill_s)
+            and _may_concern(failure, host)
+            for host, death in marks.killed.items()
         )
     )
 
