@@ -91,7 +91,7 @@ def test_who_stays_closes_no_held_connection() -> None:
 
 def test_marks_add_up() -> None:
     marks = Marks(left={"one"})
-    marks.add(Marks(killed={"two": 1.0}))
+    marks.add(Marks(killed={"two": Death(1.0, 2.0)}))
     marks.add(CUT)
     marks.add(Marks(cut={"three": 2.0}))
     assert marks.gone == {"one", "two", "three", "dead"}
