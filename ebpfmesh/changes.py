@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 import msgspec
 
 from ebpfmesh.model import (
     Attachment,
     Backend,
+    BackendKey,
     BackendState,
     Desired,
     Frontend,
@@ -46,6 +48,9 @@ class Names(Frozen, frozen=True):
 
 Frontends = Mapping[FrontendKey, Frontend]
 
+K = TypeVar("K", FrontendKey, BackendKey)
+V = TypeVar("V")
+
 
 def changes(before: Desired, after: Desired, names: Names) -> Iterator[Change]:
     """Yield what is different: what has come or changed first, then what has gone."""
@@ -69,8 +74,8 @@ class _Comparison:
             yield Change(
                 "frontend.changed" if known else "frontend.added", self._frontend(frontend)
             )
-        for _, backend in sorted(after.backends.items()):
-            yield from self._backend(before.backends.get(backend.key), backend)
+        for key in _others(before.backends, after.backends):
+            yield from self._backend(before.backends.get(key), after.backends[key])
         for place in _places(after.attachments - before.attachments):
             yield Change("programs.attached", _place(place))
         yield from self._gone()
@@ -80,9 +85,8 @@ class _Comparison:
         for key in sorted(before.frontends.keys() - after.frontends.keys()):
             if before.frontends[key].kind is not FrontendKind.DIRECT:
                 yield Change("frontend.removed", self._frontend(before.frontends[key]))
-        for _, backend in sorted(before.backends.items()):
-            if backend.key not in after.backends:
-                yield Change("backend.gone", self._of_backend(backend))
+        for gone in sorted(before.backends.keys() - after.backends.keys()):
+            yield Change("backend.gone", self._of_backend(before.backends[gone]))
         for pool in sorted(before.pools.keys() - after.pools.keys()):
             yield Change("service.removed", self._pool(pool))
         for vtep in sorted(before.nodes - after.nodes):
@@ -129,9 +133,14 @@ class _Comparison:
 
 def _news(before: Frontends, after: Frontends) -> Iterator[Frontend]:
     """Those that people address, new or different."""
-    for frontend in sorted(after.values(), key=lambda one: one.key):
-        if frontend.kind is not FrontendKind.DIRECT and before.get(frontend.key) != frontend:
-            yield frontend
+    for key in _others(before, after):
+        if after[key].kind is not FrontendKind.DIRECT and before.get(key) != after[key]:
+            yield after[key]
+
+
+def _others(before: Mapping[K, V], after: Mapping[K, V]) -> list[K]:
+    """The keys of what is not the same object as before, in order: few of many, mostly."""
+    return sorted([key for key, value in after.items() if before.get(key) is not value])
 
 
 def _word(backend: Backend) -> str:

@@ -60,6 +60,18 @@ class Note(Frozen, frozen=True, order=True):
     text: str
 
 
+class Touched(Frozen, frozen=True, eq=False):
+    """What a desired state may hold otherwise than the one before it, `since`; all else is equal.
+
+    Told by the keys of what has been made anew.
+    """
+
+    since: Desired
+    frontends: Set[FrontendKey] = frozenset()
+    pools: Set[PoolKey] = frozenset()
+    backends: Set[BackendKey] = frozenset()
+
+
 def desired_state(mesh: MeshState, local: LocalView) -> Desired:
     """Say what the maps of this node shall hold.
 
@@ -71,14 +83,19 @@ def desired_state(mesh: MeshState, local: LocalView) -> Desired:
 
 
 def with_tasks_of(
-    services: Set[str], previous: Desired, mesh: MeshState, local: LocalView
-) -> Desired:
+    services: Set[str],
+    previous: Desired,
+    mesh: MeshState,
+    local: LocalView,
+    known: Set[BackendKey],
+) -> tuple[Desired, Touched]:
     """Say the same where only tasks have changed since `previous`, and those only of `services`.
 
-    What has not changed is the same object as before, so that a plan need not look into it.
+    `known`: the backends that these have there. Returns also what may be different from it. What
+    has not changed is the same object as before, so that a plan need not look into it.
     """
     tasks = [task for task in mesh.tasks.values() if task.service_id in services]
-    return _Assembly(mesh, local, tasks).run_again(services, previous)
+    return _Assembly(mesh, local, tasks).run_again(services, previous, known)
 
 
 def notes(mesh: MeshState, local: LocalView) -> tuple[Note, ...]:
@@ -136,36 +153,31 @@ class _Assembly:
             lost=frozenset(vtep for node, vtep in self.vteps.items() if vtep and node in self.down),
         )
 
-    def run_again(self, services: Set[str], previous: Desired) -> Desired:
+    def run_again(
+        self, services: Set[str], previous: Desired, known: Set[BackendKey]
+    ) -> tuple[Desired, Touched]:
         networks = {network.vni: network for network in self.mesh.networks.values()}
         for key in previous.pools:
             if key.service_id in services:
                 self._add_pool(self.mesh.services[key.service_id], networks[key.vni])
-        kept = {k: b for k, b in previous.backends.items() if b.pool.service_id not in services}
-        self.frontends = self._without_direct(previous, kept)
+        before = [previous.backends[key] for key in known]
+        backends = dict(previous.backends)
+        for gone in known - self.backends.keys():
+            del backends[gone]
+        backends |= self.backends
+        own, away = _addresses(self.backends.values()), _addresses(before)
+        self.frontends = _without_direct(previous.frontends, away - own, backends)
         for backend in self.backends.values():
             self._add_direct(backend)
-        return replace(
+        touched = Touched(
             previous,
-            frontends=self.frontends,
-            pools=previous.pools | self.pools,
-            backends=kept | self.backends,
+            frontends=own | away,
+            pools=frozenset(self.pools),
+            backends=known | self.backends.keys(),
         )
-
-    def _without_direct(
-        self, previous: Desired, kept: Mapping[BackendKey, Backend]
-    ) -> dict[FrontendKey, Frontend]:
-        """Return the frontends without the addresses of backends that only `previous` has."""
-        frontends = dict(previous.frontends)
-        dropped = [b for k, b in previous.backends.items() if k not in kept]
-        away = {FrontendKey(b.key.vni, b.address) for b in dropped}
-        addresses = {key.address for key in away}
-        also = [b for b in kept.values() if b.address in addresses]
-        away -= {FrontendKey(b.key.vni, b.address) for b in also}
-        for key in away & frontends.keys():
-            if frontends[key].kind is FrontendKind.DIRECT:
-                del frontends[key]
-        return frontends
+        pools = previous.pools | self.pools
+        found = replace(previous, frontends=self.frontends, pools=pools, backends=backends)
+        return found, touched
 
     def _add_vips(self, service: Service) -> None:
         for network_id, vip in service.vips.items():
@@ -287,6 +299,27 @@ class _Assembly:
             key = FrontendKey(backend.key.vni, backend.address)
             if key not in self.frontends:
                 self.frontends[key] = Frontend(key, FrontendKind.DIRECT)
+
+
+def _addresses(backends: Iterable[Backend]) -> frozenset[FrontendKey]:
+    """Return what those who ask backends by their own addresses ask."""
+    return frozenset(FrontendKey(b.key.vni, b.address) for b in backends)
+
+
+def _without_direct(
+    frontends: dict[FrontendKey, Frontend],
+    away: Set[FrontendKey],
+    backends: Mapping[BackendKey, Backend],
+) -> dict[FrontendKey, Frontend]:
+    """Return the frontends without the addresses that no backend has any more."""
+    left = dict(frontends)
+    if away:
+        addresses = {key.address for key in away}
+        away = away - _addresses(b for b in backends.values() if b.address in addresses)
+    for key in away & left.keys():
+        if left[key].kind is FrontendKind.DIRECT:
+            del left[key]
+    return left
 
 
 def _pool(

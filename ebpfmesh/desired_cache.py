@@ -7,13 +7,14 @@ large Swarm. Whatever else has changed, all is made anew.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Set
 from typing import TypeVar
 
 from msgspec.structs import replace
 
-from ebpfmesh.desired import desired_state, with_tasks_of
-from ebpfmesh.model import Desired, LocalView, MeshState
+from ebpfmesh.desired import Touched, desired_state, with_tasks_of
+from ebpfmesh.model import BackendKey, Desired, LocalView, MeshState
 
 T = TypeVar("T")
 
@@ -22,18 +23,37 @@ class DesiredCache:
     """Gives what `desired_state` gives. It lives as long as the agent does."""
 
     def __init__(self) -> None:
+        self.touched: Touched | None = None
+        """What may be different since the result before; None: anything."""
         self._inputs: tuple[MeshState, LocalView] | None = None
         self._desired = Desired()
+        self._backends: dict[str, set[BackendKey]] = {}  # by service
 
     def of(self, mesh: MeshState, local: LocalView) -> Desired:
         """Say what the maps shall hold: see `desired_state`."""
         services = self._touched(mesh, local)
         if services is None:
-            self._desired = desired_state(mesh, local)
+            self._desired, self.touched = desired_state(mesh, local), None
+            self._backends = defaultdict(set)
+            self._note(self._desired.backends)
         elif services:
-            self._desired = with_tasks_of(services, self._desired, mesh, local)
+            known = frozenset[BackendKey]().union(*map(self._of, services))
+            last = self._desired
+            self._desired, self.touched = with_tasks_of(services, last, mesh, local, known)
+            for service in services:
+                self._backends.pop(service, None)
+            self._note(self.touched.backends & self._desired.backends.keys())
+        else:
+            self.touched = Touched(self._desired)
         self._inputs = mesh, local
         return self._desired
+
+    def _of(self, service: str) -> Set[BackendKey]:
+        return self._backends.get(service, frozenset())
+
+    def _note(self, backends: Iterable[BackendKey]) -> None:
+        for key in backends:
+            self._backends[self._desired.backends[key].pool.service_id].add(key)
 
     def _touched(self, mesh: MeshState, local: LocalView) -> frozenset[str] | None:
         """Return whose tasks are others than last time; None if anything else is."""

@@ -86,7 +86,7 @@ class Stages:
         with clock.step("agent: desired state"):
             desired = self._desired.of(self._agent, local)
         with clock.step("agent: plan and maps"):
-            assert self._reconciler.sync(desired, whole=True)
+            assert self._reconciler.sync(desired, whole=True, touched=self._desired.touched)
         return clock.steps
 
     async def _read(self) -> Snapshot:

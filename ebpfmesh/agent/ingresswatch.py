@@ -16,9 +16,13 @@ class IngressWatch:
 
     def __init__(self) -> None:
         self._said = ""
+        self._seen: tuple[object, object] = (None, None)
 
     def look(self, mesh: MeshState) -> None:
         """Say what is new since the last look."""
+        seen, self._seen = self._seen, (mesh.services, mesh.networks)
+        if mesh.services is seen[0] and mesh.networks is seen[1]:
+            return
         reason = "; ".join(note.text for note in ingress_notes(mesh))
         if reason == self._said:
             return

@@ -277,8 +277,10 @@ class Keeper:
         self._labels.look(mesh)
         self._ingress.look(mesh)
         desired = self._desired.of(mesh, local)
+        whole, touched = mesh.version > 0, self._desired.touched
         try:
-            steps = await self._workers.maps(self.reconciler.sync, desired, whole=mesh.version > 0)
+            sync = self.reconciler.sync
+            steps = await self._workers.maps(sync, desired, whole=whole, touched=touched)
         finally:
             self.journal.look_at_maps(self.reconciler.actual, mesh, self._follows.causes)
         self._attachable = desired

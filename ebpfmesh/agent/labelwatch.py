@@ -16,9 +16,13 @@ class LabelWatch:
 
     def __init__(self) -> None:
         self._said: frozenset[Note] = frozenset()
+        self._seen: tuple[object, object] = (None, None)
 
     def look(self, mesh: MeshState) -> None:
         """Say what is new since the last look."""
+        seen, self._seen = self._seen, (mesh.services, mesh.networks)
+        if mesh.services is seen[0] and mesh.networks is seen[1]:
+            return
         notes = frozenset(label_notes(mesh))
         for note in sorted(notes - self._said):
             say = log.error if note.severity is Severity.ERROR else log.warning

@@ -17,7 +17,7 @@ import structlog
 from ebpfmesh.datapath.attach import Attached, Attacher, Role, detach
 from ebpfmesh.datapath.errors import AttachError, PlaceGone
 from ebpfmesh.datapath.maps import Maps
-from ebpfmesh.desired import mac_of
+from ebpfmesh.desired import Touched, mac_of
 from ebpfmesh.ids import NO_ID, Ids
 from ebpfmesh.maglev import build_table
 from ebpfmesh.model import (
@@ -55,6 +55,7 @@ from ebpfmesh.plan import (
     applied,
     plan,
     plan_links,
+    plan_touched,
 )
 
 log = structlog.get_logger(__name__)
@@ -81,6 +82,7 @@ class Reconciler:
         self._attacher = attacher
         self._now_s = now_s
         self._lock = Lock()  # of `actual`, while it becomes another one
+        self._reached: Desired | None = None  # what `actual` has been brought to
         self._told: set[BackendKey] = set()
         self._shunned: set[int] = set()
 
@@ -134,17 +136,23 @@ class Reconciler:
         found = self.actual.backends.values()
         return frozenset(b.key.task_id for b in found if b.state is BackendState.READY)
 
-    def sync(self, desired: Desired, *, whole: bool) -> int:
+    def sync(self, desired: Desired, *, whole: bool, touched: Touched | None = None) -> int:
         """Brings the maps to `desired`; returns how many operations that took.
 
-        What could be applied before an error stays applied; the next call does the rest.
+        `touched`: what may be different from the desired state before. What could be applied before
+        an error stays applied; the next call does the rest.
         """
+        reached, self._reached = self._reached, None
         rested = self.ids.backends.rested(self._now_s())
-        planned = plan(desired, self.actual, whole=whole, rested=rested)
+        if whole and touched is not None and touched.since is reached:
+            planned = plan_touched(desired, touched, self.actual, rested)
+        else:
+            planned = plan(desired, self.actual, whole=whole, rested=rested)
         with self._doubtful(desired) as doubtful:
             operations = [*doubtful, *planned]
             for _, group in groupby(operations, key=type):
                 self._apply_group(tuple(group))
+        self._reached = desired if whole else None
         return len(operations)
 
     def tell(self, states: Mapping[str, BackendState]) -> None:

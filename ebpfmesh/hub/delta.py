@@ -69,7 +69,10 @@ def _gone(old: Mapping[str, V], new: Mapping[str, V]) -> tuple[str, ...]:
     return tuple(key for key in old if key not in new)
 
 
-def _applied(old: Mapping[str, V], changed: Mapping[str, V], gone: tuple[str, ...]) -> dict[str, V]:
+def _applied(old: dict[str, V], changed: Mapping[str, V], gone: tuple[str, ...]) -> dict[str, V]:
+    """Return the very same mapping where nothing has changed: who compares need not look inside."""
+    if not changed and not gone:
+        return old
     after = dict(old)
     for key in gone:
         after.pop(key, None)

@@ -171,7 +171,8 @@ class FakeNode:
             link_up=self.link_up,
         )
 
-    def sync(self, desired: Desired, *, whole: bool) -> int:  # noqa: ARG002 - as the Reconciler
+    def sync(self, desired: Desired, *, whole: bool, touched: object) -> int:
+        del whole, touched  # of the Reconciler's interest
         if self.sync_error:
             raise self.sync_error
         steps = int(desired != self.desired)

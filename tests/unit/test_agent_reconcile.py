@@ -15,6 +15,7 @@ from ebpfmesh.agent.reconcile import Reconciler
 from ebpfmesh.datapath.attach import Attached, Attacher, Role
 from ebpfmesh.datapath.errors import AttachError, MapError, PlaceGone
 from ebpfmesh.datapath.maps import Maps, StoredFrontend
+from ebpfmesh.desired import Touched
 from ebpfmesh.ids import Ids
 from ebpfmesh.model import (
     Attachment,
@@ -405,6 +406,39 @@ def test_who_gets_nothing_new_need_not_be_avoided(maps: MemoryMaps, clock: Clock
     r.tell({"a": BackendState.GONE})
     assert [b.state for b in maps.stored_backends.values()] == [BackendState.GONE]
     assert maps.avoided == {}
+
+
+def test_what_is_touched_is_all_that_is_compared(maps: MemoryMaps, clock: Clock) -> None:
+    """As long as the maps have been brought to the state before; else it is everything."""
+    first = desired("a")
+    second = msgspec.structs.replace(desired("a", "b"), frontends={})
+    r = reconciler(maps, MemoryAttacher(), clock)
+    r.sync(first, whole=True)
+    r.sync(
+        second, whole=True, touched=Touched(first, pools={POOL}, backends={BackendKey("b", VNI)})
+    )
+    assert maps.stored_pools == {1: (POOL, 2)}
+    assert maps.stored_frontends
+    r.sync(second, whole=True, touched=Touched(first))
+    assert not maps.stored_frontends
+
+
+def test_after_an_error_everything_is_compared(maps: MemoryMaps, clock: Clock) -> None:
+    class Failing(MemoryMaps):
+        def put_pool(self, number: int, key: PoolKey, ready: int) -> None:
+            if ready == 2:
+                raise OSError("no")
+            super().put_pool(number, key, ready)
+
+    first, second = desired("a"), desired("a", "b")
+    r = reconciler(failing := Failing(), MemoryAttacher(), clock)
+    r.sync(first, whole=True)
+    touched = Touched(first, pools={POOL}, backends={BackendKey("b", VNI)})
+    with pytest.raises(OSError, match="no"):
+        r.sync(second, whole=True, touched=touched)
+    third = desired("a", "b", "c")
+    r.sync(third, whole=True, touched=Touched(second))
+    assert failing.stored_pools == {1: (POOL, 3)}
 
 
 def test_gone_backend_rests_before_its_id_is_free(maps: MemoryMaps, clock: Clock) -> None:

@@ -17,6 +17,7 @@ from ebpfmesh.desired_cache import DesiredCache
 from ebpfmesh.model import (
     Attachment,
     BackendState,
+    Desired,
     EndpointMode,
     FrontendKey,
     FrontendKind,
@@ -31,6 +32,7 @@ from ebpfmesh.model import (
     Service,
     Task,
 )
+from ebpfmesh.plan import Actual, applied, plan, plan_touched
 
 INGRESS, NET, FAR = "ingress", "net", "far"
 WEB, API, PLAIN = "web", "api", "plain"
@@ -95,6 +97,35 @@ def test_it_is_what_would_be_made_anew(history: list[tuple[list[Task], LocalView
     for tasks, local in history:
         mesh = state(*tasks)
         assert cache.of(mesh, local) == desired_state(mesh, local)
+
+
+@given(st.lists(st.tuples(st.lists(a_task, max_size=6), a_view), min_size=2, max_size=5))
+def test_a_plan_of_what_is_touched_is_the_whole_plan(
+    history: list[tuple[list[Task], LocalView]],
+) -> None:
+    cache, actual, reached, narrow = DesiredCache(), Actual(), Desired(), 0
+    for tasks, local in history:
+        desired = cache.of(state(*tasks), local)
+        whole = plan(desired, actual, rested=actual.retired)
+        if cache.touched is not None:
+            assert cache.touched.since is reached
+            assert plan_touched(desired, cache.touched, actual, actual.retired) == whole
+            narrow += 1
+        actual, reached = applied(actual, whole), desired
+    assert narrow == len(history) - 1
+
+
+def test_a_changed_task_touches_its_own_service() -> None:
+    cache = DesiredCache()
+    other = task("t2", API, 11)
+    before = cache.of(state(task("t1", WEB), other), LOCAL)
+    cache.of(state(task("t1", WEB, state=BackendState.DRAINING), other), LOCAL)
+    touched = cache.touched
+    assert touched is not None
+    assert touched.since is before
+    assert {key.task_id for key in touched.backends} == {"t1"}
+    assert {key.service_id for key in touched.pools} == {WEB}
+    assert {key.address for key in touched.frontends} == {"10.1.0.10", "10.0.0.10"}
 
 
 def test_an_address_that_another_backend_has_too_stays_known() -> None:
