@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import singledispatchmethod
+from functools import lru_cache, singledispatchmethod
 from itertools import groupby
 from threading import Lock
 
@@ -19,7 +19,7 @@ from ebpfmesh.datapath.errors import AttachError, PlaceGone
 from ebpfmesh.datapath.maps import Maps
 from ebpfmesh.desired import Touched, mac_of
 from ebpfmesh.ids import NO_ID, Ids
-from ebpfmesh.maglev import build_table
+from ebpfmesh.maglev import Table, build_table
 from ebpfmesh.model import (
     Attachment,
     Backend,
@@ -250,7 +250,7 @@ class Reconciler:
             return dict.fromkeys(pool.chosen, 1 / max(1, len(pool.chosen)))
         slots = np.bincount(np.frombuffer(table, dtype=np.uint32))
         numbers = {key: self.ids.backends.ids[key] for key in pool.chosen}
-        return {key: float(slots[number] / slots.sum()) for key, number in numbers.items()}
+        return {key: float(slots[n] / self.maps.maglev_size) for key, n in numbers.items()}
 
     def _table(self, pool: Pool) -> bytes:
         """The pool's table, as ids; empty if nobody gets new flows."""
@@ -258,10 +258,10 @@ class Reconciler:
             numbers = [self.ids.backends.ids[key] for key in pool.chosen]
             return _in_turn(numbers, self.maps.maglev_size)
         by_name = {key.task_id: key for key in pool.chosen}
-        table = build_table(dict.fromkeys(by_name, 1), self.maps.maglev_size)
+        names = tuple(sorted(by_name))
+        table = _indexes(names, self.maps.maglev_size)
         if table is None:
             return b""
-        names = sorted(by_name)
         numbers = [self.ids.backends.ids[by_name[name]] for name in names]
         return np.array(numbers, dtype=np.uint32)[table].tobytes()
 
@@ -386,6 +386,16 @@ class Reconciler:
 def _gets_new(backend: Backend) -> bool:
     """Whether a table may name it."""
     return backend.state is BackendState.READY or backend.spare
+
+
+@lru_cache(maxsize=4)
+def _indexes(names: tuple[str, ...], size: int) -> Table | None:
+    """The Maglev table of these tasks, by their place.
+
+    A service with a published port has one pool for each network, of the same tasks mostly, and
+    they change together.
+    """
+    return build_table(dict.fromkeys(names, 1), size)
 
 
 def _in_turn(numbers: list[int], size: int) -> bytes:

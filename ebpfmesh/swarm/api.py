@@ -28,6 +28,16 @@ def decode(answer: object, into: type[T]) -> T:
         raise UnexpectedAnswer(f"dockerd's answer does not decode: {error}") from error
 
 
+def decode_json(answer: bytes, into: type[T]) -> T:
+    """As `decode`, from the text itself: a fifth of the time where the answer is long."""
+    try:
+        return msgspec.json.decode(answer, type=into)
+    except msgspec.ValidationError as error:
+        raise UnexpectedAnswer(f"dockerd's answer does not decode: {error}") from error
+    except msgspec.DecodeError as error:
+        raise UnexpectedAnswer(f"dockerd answered no JSON: {error}") from error
+
+
 class Version(Doc, frozen=True):
     """`index` is the position in the managers' log at which the object last changed."""
 

@@ -11,12 +11,14 @@ import msgspec
 import numpy as np
 import pytest
 
+from ebpfmesh.agent import reconcile
 from ebpfmesh.agent.reconcile import Reconciler
 from ebpfmesh.datapath.attach import Attached, Attacher, Role
 from ebpfmesh.datapath.errors import AttachError, MapError, PlaceGone
 from ebpfmesh.datapath.maps import Maps, StoredFrontend
 from ebpfmesh.desired import Touched
 from ebpfmesh.ids import Ids
+from ebpfmesh.maglev import Table, build_table
 from ebpfmesh.model import (
     Attachment,
     Backend,
@@ -233,6 +235,41 @@ def test_tables_are_swapped_in_one_batch(maps: MemoryMaps, clock: Clock) -> None
 
 def with_pool(wanted: Desired, pool: Pool) -> Desired:
     return msgspec.structs.replace(wanted, pools={POOL: pool})
+
+
+def test_a_table_of_the_same_tasks_on_two_networks_is_made_once(
+    maps: MemoryMaps, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[list[str]] = []
+
+    def build(weights: dict[str, int], size: int) -> Table | None:
+        made.append(sorted(weights))
+        return build_table(weights, size)
+
+    monkeypatch.setattr(reconcile, "build_table", build)
+    there = PoolKey("service1", VNI + 1)
+    found = [
+        msgspec.structs.replace(
+            backend(f"same-{n}"), key=BackendKey(f"same-{n}", pool.vni), pool=pool
+        )
+        for n in range(2)
+        for pool in (POOL, there)
+    ]
+    wanted = Desired(
+        pools={
+            p: Pool(p, tuple(sorted(b.key for b in found if b.pool == p))) for p in (POOL, there)
+        },
+        backends={b.key: b for b in found},
+    )
+    r = reconciler(maps, MemoryAttacher(), clock)
+    r.sync(wanted, whole=True)
+    assert made == [["same-0", "same-1"]]
+    ids = {
+        pool: {r.ids.backends.ids[b.key] for b in found if b.pool == pool} for pool in (POOL, there)
+    }
+    for pool in (POOL, there):
+        table = np.frombuffer(maps.tables[r.ids.pools.ids[pool]], dtype=np.uint32)
+        assert set(table.tolist()) == ids[pool]
 
 
 def test_table_in_turn_has_the_backends_again_and_again(maps: MemoryMaps, clock: Clock) -> None:

@@ -25,6 +25,7 @@ from ebpfmesh.swarm import (
     SwarmClient,
     SwarmError,
 )
+from ebpfmesh.swarm.api import TaskDoc, decode_json
 from ebpfmesh.swarm.errors import DockerRefused
 from ebpfmesh.swarm.events import Kind, event
 from ebpfmesh.swarm.local import local_container
@@ -366,3 +367,19 @@ async def test_an_answer_that_is_no_docker_is_our_own_error(tmp_path: Path) -> N
         docker.answers["info"] = ["what?"]
         with pytest.raises(SwarmError, match="does not decode"):
             await client.info()
+
+
+@pytest.mark.asyncio
+async def test_a_list_of_tasks_is_held_to_its_form(tmp_path: Path) -> None:
+    async with client_and_docker(tmp_path) as (client, docker):
+        docker.answers["tasks"] = [{"ID": "t1", "Status": {"State": 7}}]
+        with pytest.raises(SwarmError, match="does not decode"):
+            await client.tasks()
+        docker.refusals["tasks"] = (503, "This node is not a swarm manager.")
+        with pytest.raises(DockerRefused, match="not a swarm manager"):
+            await client.tasks()
+
+
+def test_what_is_no_json_is_said_so() -> None:
+    with pytest.raises(SwarmError, match="no JSON"):
+        decode_json(b"<html>", list[TaskDoc])
