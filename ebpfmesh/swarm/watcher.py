@@ -227,8 +227,25 @@ class MeshWatcher:
             self._snapshot = with_tasks(old, tasks)
             self._publish(self._listed_ns)
         began = time.monotonic()
-        self._snapshot, self._complete = await self._source.complete(tasks), tasks
+        self._snapshot, self._complete = await self._everything(tasks), tasks
         self._completed_at = began
+
+    async def _everything(self, tasks: list[TaskDoc]) -> Snapshot:
+        """Read the rest; as dockerd may take its time for that, tasks are looked at meanwhile."""
+        if self._snapshot is None:
+            return await self._source.complete(tasks)
+        newest, reading = tasks, asyncio.ensure_future(self._source.complete(tasks))
+        try:
+            while True:
+                rest_s = self._settings.min_gap_s + self._pause_s()
+                done, _ = await asyncio.wait([reading], timeout=rest_s)
+                if done:
+                    return with_tasks(reading.result(), newest)
+                newest = await self._source.tasks()
+                self._snapshot = with_tasks(self._snapshot, newest)
+                self._publish(self._listed_ns)
+        finally:
+            reading.cancel()
 
     def _overdue(self) -> bool:
         """Whether everything has to be read again, event or none."""

@@ -60,8 +60,9 @@ class FakeSwarm:
         self.error: str | None = None
         self.partial: str | None = None
         self.polls = self.completions = 0
-        self.gate = asyncio.Event()
+        self.gate, self.rest = asyncio.Event(), asyncio.Event()
         self.gate.set()
+        self.rest.set()
 
     async def tasks(self) -> list[TaskDoc]:
         self.polls += 1
@@ -72,6 +73,7 @@ class FakeSwarm:
 
     async def complete(self, tasks: list[TaskDoc]) -> Snapshot:
         self.completions += 1
+        await self.rest.wait()
         if self.partial:
             raise DockerUnavailable(self.partial)
         return Snapshot(tasks=tasks, nodes=list(self.nodes))
@@ -357,6 +359,26 @@ async def test_while_the_swarm_changes_it_is_looked_at_often() -> None:
         await until(lambda: "b" in watcher.state.tasks)
         swarm.listed = []
         await until(lambda: watcher.state.tasks == {})
+
+
+@pytest.mark.asyncio
+async def test_tasks_are_looked_at_while_the_rest_is_read() -> None:
+    """dockerd lists networks slowly while it makes one."""
+    swarm = FakeSwarm()
+    async with watching(swarm, replace(TRIGGERED_ONLY, brisk_poll_interval_s=0.001)) as watcher:
+        await until(lambda: "a" in watcher.state.tasks)
+        swarm.rest.clear()
+        watcher.look()
+        await until(lambda: swarm.completions == 2)
+        swarm.listed = [replace(running("a", 2), desired_state="shutdown"), running("b", 2)]
+        await until(lambda: watcher.state.tasks["a"].state is BackendState.DRAINING)
+        await until(lambda: "b" in watcher.state.tasks)
+        swarm.listed = [running("b", 2)]
+        polls = swarm.polls
+        await until(lambda: swarm.polls > polls + 1)
+        assert "a" in watcher.state.tasks
+        swarm.rest.set()
+        await until(lambda: watcher.state.tasks.keys() == {"b"})
 
 
 @pytest.mark.parametrize(
