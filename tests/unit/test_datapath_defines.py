@@ -8,6 +8,8 @@ from ebpfmesh.datapath.datapath import defines
 from ebpfmesh.datapath.discover import Device
 from ebpfmesh.datapath.source import node_constants, sizes, source_dir
 
+# What the loader writes into each program by itself.
+OF_THE_LOADER = {"ATTACHED_VNI", "THIS_PROGRAM"}
 ETH0 = Device("eth0", 2, 1500)
 
 
@@ -21,9 +23,9 @@ def test_timeouts_are_nanoseconds() -> None:
 
 
 def test_every_constant_is_given() -> None:
-    """But for the network, which is each program's own."""
+    """But for what is each program's own."""
     known = {*node_constants(source_dir()), *sizes(source_dir())}
-    assert set(defines(Config(), ETH0, "192.0.2.11", 4789)) == known - {"ATTACHED_VNI"}
+    assert set(defines(Config(), ETH0, "192.0.2.11", 4789)) == known - OF_THE_LOADER
 
 
 def test_defaults_are_those_of_the_settings() -> None:
