@@ -93,6 +93,7 @@ fuzz: need-root $(STAMP) ## Hostile packets through every program, COUNT=1000000
 
 .PHONY: lab
 lab: need-root $(STAMP) ## Traffic through a real Swarm in network namespaces (root)
+	@scripts/setup-tools.sh lab prometheus:prometheus
 	$(ROOT_PYTEST) tests/lab
 
 TIMES := 5
