@@ -16,7 +16,9 @@ from .tool import Failed, bound
 _SOURCES = ("bpf", "ebpfmesh", "tests", "pyproject.toml")
 _RESULTS_SIZE = 16 << 20
 _GUEST_MEMORY_MIB = 3072
-_GUEST_CPUS = 2
+# One: two emulated ones do not always agree on code that the kernel changes while it runs (static
+# keys, which packet sockets turn), and it dies of that.
+_GUEST_CPUS = 1
 
 # The package asks for its version, which an installed one has in such a file.
 _METADATA = ("ebpfmesh-0.dist-info/METADATA", "Metadata-Version: 2.1\nName: ebpfmesh\nVersion: 0\n")
