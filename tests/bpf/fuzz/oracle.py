@@ -52,6 +52,12 @@ def follows_another(frame: bytes) -> bool:
     return ipv4 and bool(frame[20] & 0x1F or frame[21])
 
 
+def may_end_another(frame: bytes) -> bool:
+    """Whether it is "port unreachable": its sender's flow of datagrams may end (bpf/ending.h)."""
+    is_icmp = frame[12:15] == b"\x08\x00\x45" and frame[ETHERNET + 9 : ETHERNET + 10] == b"\x01"
+    return is_icmp and frame[ETHERNET + 20 : ETHERNET + 22] == b"\x03\x03"
+
+
 class Flow6(NamedTuple):
     """An IPv6 client, the address and ports of its packet to this node."""
 
