@@ -115,7 +115,7 @@ static __always_inline struct backend *entry_backend(const struct packet *p,
 		return backend;
 	backend = backends.lookup(&id);
 	if (!backend || backend->state != BACKEND_GONE || backend->address != entry->address ||
-	    backend->gateway_ifindex || !backend->vtep)
+	    backend->gateway_ifindex || !backend->vtep || backend->vtep == NODE_VTEP)
 		return NULL;
 	return backend;
 }

@@ -32,8 +32,8 @@ from .net import (
     udp,
     wrapped,
 )
-from .node import TC_OK, TC_REDIRECT, TC_SHOT, XDP_TX, Node
-from .world import GONE, Service, remote
+from .node import TC_OK, TC_REDIRECT, TC_SHOT, XDP_PASS, XDP_TX, Node
+from .world import GONE, Service, be32, remote
 
 PORT_UNREACHABLE, HOST_UNREACHABLE = 3, 1
 SERVER, SOURCE = f"{VIP}:80", f"{CLIENT}:4000"
@@ -297,6 +297,15 @@ def test_node_of_a_task_that_has_gone_is_still_asked_about_its_connections(node:
     web.choose("10.0.0.7").state(THERE, GONE)
     assert [enter(node, flags) for flags in ("A", "PA", "FA")] == [NODE_B] * 3
     assert enter(node) == NODE_C
+
+
+def test_unless_it_is_this_one(node: Node) -> None:
+    """There would be nobody to send it to."""
+    web = node.port(PUBLISHED, TARGET).backends(node.here(), remote(THERE, NODE_C)).choose(HERE)
+    assert node.nic_xdp(tcp(SOURCE, f"{NODE_A}:{PUBLISHED}", macs=FROM_CLIENT)).verdict == XDP_PASS
+    web.choose(THERE)
+    node.set_backend(web.ids[HERE], state=GONE, gateway_ifindex=0, vtep=be32(NODE_A))
+    assert enter(node, "A") == NODE_C
 
 
 @pytest.mark.parametrize("forget", ["maps", "id"])
