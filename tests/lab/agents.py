@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from ebpfmesh.changes import Change
+from ebpfmesh.lab.errors import LabError
 from ebpfmesh.lab.lab import Lab
 from ebpfmesh.lab.processes import wait_until
 from ebpfmesh.lab.unix_http import get_json
@@ -88,13 +89,21 @@ class Agents:
     def wait_ready(
         self, name: str, network: str, count: int, nodes: Iterable[str] | None = None
     ) -> None:
-        """Wait until these nodes' maps hold so many backends, all of them ready."""
-        for node in self.nodes if nodes is None else nodes:
-            seen: list[ServiceStatus | None] = []
+        """Wait until these nodes' maps hold so many backends, all of them ready.
 
-            def ready(node: str = node, seen: list[ServiceStatus | None] = seen) -> bool:
-                seen[:] = [self.service(node, name, network)]
-                return seen[0] is not None and (seen[0].ready, seen[0].total) == (count, count)
+        An agent that is being restarted meanwhile is waited for.
+        """
+        for node in self.nodes if nodes is None else nodes:
+            seen: list[ServiceStatus | LabError | None] = []
+
+            def ready(node: str = node, seen: list[ServiceStatus | LabError | None] = seen) -> bool:
+                try:
+                    found = self.service(node, name, network)
+                except LabError as error:
+                    seen[:] = [error]
+                    return False
+                seen[:] = [found]
+                return found is not None and (found.ready, found.total) == (count, count)
 
             assert wait_until(ready, READY_TIMEOUT_S, 0.1), f"{node} has {seen}, not {count}"
 

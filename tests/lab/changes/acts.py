@@ -95,18 +95,22 @@ def publish(scene: Scene) -> Marks:
     """Another port comes and goes; every node has it meanwhile."""
     scene.note("publish another port")
     scene.world.update(SERVICE, f"--publish-add={OTHER_PORT}:81")
-    scene.wait(lambda: all(_ports(scene)), "not every node has the port")
+    scene.wait(lambda: _all_say(scene, has_port=True), "not every node has the port")
     scene.note("unpublish it")
     scene.world.update(SERVICE, "--publish-rm=81")
-    scene.wait(lambda: not any(_ports(scene)), "a node still has the port")
+    scene.wait(lambda: _all_say(scene, has_port=False), "a node still has the port")
     return Marks()
 
 
-def _ports(scene: Scene) -> list[bool]:
-    """For each node, whether it balances the other port."""
-    rows = [scene.agents.service(node.name, SERVICE, INGRESS) for node in scene.living()]
+def _all_say(scene: Scene, *, has_port: bool) -> bool:
+    """Whether every node balances the other port, or none does; an agent may be away just now."""
     wanted = f"tcp:{OTHER_PORT}"
-    return [row is not None and wanted in {f.name for f in row.frontends} for row in rows]
+    try:
+        rows = [scene.agents.service(node.name, SERVICE, INGRESS) for node in scene.living()]
+    except LabError:
+        return False
+    ports = [{f.name for f in row.frontends} if row else set() for row in rows]
+    return all((wanted in names) == has_port for names in ports)
 
 
 # --- to a task --------------------------------------------------------------------------
