@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ebpfmesh.lab.plan import CLIENT_ADDRESS
+from ebpfmesh.lab.plan import CLIENT_ADDRESS, on_lan, plan_nodes
 from ebpfmesh.lab.processes import wait_until
 
 from ..traffic import CLIENT, Place
 from .conftest import SERVICE, TIMEOUT_S, Ground, assert_all_open
 
 NODE = "node2"
+ADDRESS6 = next(node.address6 for node in plan_nodes(3, 1) if node.name == NODE)
 
 _FLUSH = """
 for table in filter nat mangle raw; do
@@ -41,7 +42,7 @@ def test_its_nic_goes_down_and_up(ground: Ground) -> None:
             ground.wait_problem(NODE, "the link eth0 to the other nodes is down")
             ground.wait_logged(NODE, '"link.down"', since)
         finally:
-            run(ground, "ip", "link", "set", "eth0", "up")
+            plug_in(ground)
         ground.wait_healthy()
         ground.wait_logged(NODE, '"link.up"', since)
         assert kept.says() == kept.opened
@@ -49,7 +50,14 @@ def test_its_nic_goes_down_and_up(ground: Ground) -> None:
     ground.assert_served()
     seen = ground.world.load.http(CLIENT, target, count=60).assert_none_failed()
     assert seen.peer == {CLIENT_ADDRESS: 60}
+    ground.world.load.http(CLIENT, f"[{ADDRESS6}]:8080", count=60).assert_none_failed()
     assert attached(ground) == before
+
+
+def plug_in(ground: Ground) -> None:
+    """The kernel has taken IPv6 addresses away with the link; who gave them gives them again."""
+    run(ground, "ip", "link", "set", "eth0", "up")
+    run(ground, "ip", "address", "replace", on_lan(ADDRESS6), "dev", "eth0", "nodad")
 
 
 def attached(ground: Ground) -> tuple[object, int]:
