@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make test-changes`: every change, so many times, and the table of what it cost."""
+"""`make test-changes`: every change, as often as its row says, and the table of what it cost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LAST_LINES = 30
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--times", type=int, default=5)
+    parser.add_argument("--times", type=int, default=1, help="multiplies a row's")
     parser.add_argument("--only", default="", help="rows whose names begin with one of these, a,b")
     options = parser.parse_args()
     results: list[tuple[Row, list[Result]]] = []
@@ -31,7 +31,7 @@ def main() -> int:
         for row in full_rows():
             if row.name.startswith(tuple(options.only.split(","))):
                 results.append((row, []))
-                for _ in range(1 if row.long else options.times):
+                for _ in range(row.times * options.times):
                     results[-1][1].append(one(scene, row))
     except BaseException:
         say_last_words(lab)

@@ -20,7 +20,7 @@ BEFORE_S = AFTER_S = 1.0
 class Row(NamedTuple):
     """A change; `inside` names the nodes where containers ask the VIP meanwhile.
 
-    A `long` one is made once, however often the others are.
+    `times` is how often it is made, for each of the TIMES that `make test-changes` is told.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Row(NamedTuple):
     services: Sequence[str] = (SERVICE,)
     modes: Sequence[str] = MODES
     held: int = 0
-    long: bool = False
+    times: int = 1
 
 
 class Result(NamedTuple):
@@ -82,10 +82,9 @@ FLAP = Row(
     acts.flap(500),
     modes=("once", "udp"),
     held=500,
-    long=True,
 )
 SHORT_FLAP = FLAP._replace(
-    name="16 changes of tables, 100 connections held", act=acts.flap(8), held=100, long=False
+    name="16 changes of tables, 100 connections held", act=acts.flap(8), held=100
 )
 
 
@@ -94,8 +93,8 @@ def full_rows() -> list[Row]:
     that is the last.
     """
     return [
-        Row("update, one task at once", NONE, acts.roll(1)),
-        Row("update, two tasks at once", NONE, acts.roll(2)),
+        Row("update, one task at once", NONE, acts.roll(1), times=5),
+        Row("update, two tasks at once", NONE, acts.roll(2), times=5),
         Row("scale 2, 10, 1, 6", NONE, acts.scale(2, 10, 1, 6)),
         Row("node drained, and active again", NONE, acts.drain()),
         Row("another port published, then not", NONE, acts.publish),
