@@ -7,6 +7,7 @@ The rules, in short:
   attached to, and each of its backends there a DIRECT one;
 - its published ports have PORT frontends on every node, served by the tasks' ingress addresses;
 - what this node sees of its own tasks comes before what the Swarm says of them;
+- tasks on a node that no hub hears get nothing that can go elsewhere;
 - a service's labels (`ebpfmesh.labels`) say how its flows are spread, and who may ask its ports.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Set
+from datetime import UTC, datetime
 from enum import StrEnum
 from operator import attrgetter
 
@@ -34,6 +36,7 @@ from ebpfmesh.model import (
     LocalView,
     MeshState,
     Network,
+    Node,
     Pool,
     PoolKey,
     Port,
@@ -105,8 +108,14 @@ def notes(mesh: MeshState, local: LocalView) -> tuple[Note, ...]:
         *_port_notes(mesh),
         *_gateway_notes(mesh, local),
         *_vtep_notes(mesh, local),
+        *_silence_notes(mesh),
         *label_notes(mesh),
     )
+
+
+def silent_nodes(mesh: MeshState) -> tuple[Node, ...]:
+    """List the nodes that no hub hears, by id."""
+    return tuple(node for _, node in sorted(mesh.nodes.items()) if node.silent_ns)
 
 
 def mac_of(address: str) -> str:
@@ -124,6 +133,7 @@ class _Assembly:
         self.local = local
         self.vteps = _vteps(mesh, local)
         self.down = {n.id for n in mesh.nodes.values() if not n.up} - {local.node_id}
+        self.silent = {n.id for n in mesh.nodes.values() if n.silent_ns} - {local.node_id}
         self.ingress = _ingress(mesh)
         inside = {self.ingress.vni} if self.ingress else set()
         self.attached = {a.vni for a in local.attachments if a.vni} - inside
@@ -228,11 +238,13 @@ class _Assembly:
         mine: list[BackendKey] = []
         starting: list[BackendKey] = []
         well: list[BackendKey] = []
+        silent: list[BackendKey] = []
         coming = False
         for task in self.tasks.get(service.id, ()):
             if address := task.addresses.get(network.id):
                 backend = self._backend(task, address, pool, network)
                 self.backends[backend.key] = backend
+                silent += [backend.key] if task.node_id in self.silent else []
                 coming |= backend.state is BackendState.STARTING and task.node_id not in self.down
                 if not self._is_reached(task, backend, network):
                     continue
@@ -243,11 +255,26 @@ class _Assembly:
                     starting.append(backend.key)
                 elif backend.state is BackendState.DRAINING and self._is_well(task):
                     well.append(backend.key)
+        ready = self._heard(ready, silent)
         spare = [] if ready or not coming else well or starting
         for key in spare:
             self.backends[key] = replace(self.backends[key], spare=True)
         self.pools[pool] = _pool(pool, policy, ready, mine, spare)
         return pool
+
+    def _heard(self, ready: list[BackendKey], silent: list[BackendKey]) -> list[BackendKey]:
+        """Leave those on nodes that nobody hears aside, as long as others are ready.
+
+        Connections to them go on: the node may be back before these give up.
+        """
+        heard = [key for key in ready if key not in silent]
+        if not heard:
+            return ready
+        for key in silent:
+            backend = self.backends[key]
+            state = max(backend.state, BackendState.STOPPING)
+            self.backends[key] = replace(backend, state=state)
+        return heard
 
     def _backend(self, task: Task, address: str, pool: PoolKey, network: Network) -> Backend:
         mine = self._mine(task)
@@ -439,3 +466,10 @@ def _vtep_notes(mesh: MeshState, local: LocalView) -> Iterator[Note]:
         node = mesh.nodes.get(node_id)
         text = f"its VXLAN address is not known yet: {count} task(s) get no published traffic"
         yield Note(Severity.WARNING, node.hostname if node else node_id, text)
+
+
+def _silence_notes(mesh: MeshState) -> Iterator[Note]:
+    for node in silent_nodes(mesh):
+        since = datetime.fromtimestamp(node.silent_ns // 10**9, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        text = f"unreachable since {since} UTC: its tasks get nothing that others can take"
+        yield Note(Severity.WARNING, node.hostname or node.id, text)

@@ -238,6 +238,12 @@ def _hub(status: Status) -> Iterator[Metric]:
     yield _gauge(
         "ebpfmesh_hub_state_age_seconds", "Since the Swarm has confirmed the state.", (), ages
     )
+    yield _gauge(
+        "ebpfmesh_nodes_unreachable",
+        "Nodes that no hub hears: their tasks get nothing that others can take.",
+        (),
+        {(): len(status.unreachable)},
+    )
 
 
 def _reasons(status: Status) -> Iterator[Metric]:

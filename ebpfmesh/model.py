@@ -60,7 +60,11 @@ class Frozen(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Node(Frozen, frozen=True):
-    """A Swarm node. `vtep` is its VXLAN address on the underlay, empty while unknown."""
+    """A Swarm node. `vtep` is its VXLAN address on the underlay, empty while unknown.
+
+    `silent_ns`: since when nothing is heard of it (since 1970, by a hub's clock), 0 if it is heard.
+    `up` is the Swarm's own word, which comes much later.
+    """
 
     id: str
     hostname: str
@@ -68,6 +72,7 @@ class Node(Frozen, frozen=True):
     vtep: str = ""
     manager: bool = False
     up: bool = True
+    silent_ns: int = 0
 
 
 class Network(Frozen, frozen=True):

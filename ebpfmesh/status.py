@@ -163,6 +163,7 @@ class Status(Frozen, frozen=True, omit_defaults=False):
     """All of it. `problems` is empty if the agent is healthy.
 
     `drops`, `handbacks` and `retries` (flows that got another backend) are counted by reason.
+    `unreachable` has the names of the nodes that no hub hears.
     """
 
     version: int
@@ -179,6 +180,7 @@ class Status(Frozen, frozen=True, omit_defaults=False):
     sync_errors: int
     last_error: str = ""
     retries: dict[str, int] = msgspec.field(default_factory=dict)
+    unreachable: tuple[str, ...] = ()
 
 
 class FlowStatus(Frozen, frozen=True, omit_defaults=False):

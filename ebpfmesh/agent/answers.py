@@ -23,7 +23,7 @@ from ebpfmesh.config import Config
 from ebpfmesh.datapath.datapath import Datapath
 from ebpfmesh.datapath.events import Ring
 from ebpfmesh.datapath.lookup import Lookup
-from ebpfmesh.desired import notes
+from ebpfmesh.desired import notes, silent_nodes
 from ebpfmesh.explanation import Explanation, Question
 from ebpfmesh.hub.client import HubClient
 from ebpfmesh.metrics import render
@@ -140,6 +140,7 @@ class Answers:
             syncs=keeper.timer.count,
             sync_errors=keeper.timer.errors,
             last_error=keeper.error,
+            unreachable=tuple(node.hostname for node in silent_nodes(keeper.mesh)),
         )
 
     def _node_status(self) -> NodeStatus:

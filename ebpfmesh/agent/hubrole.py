@@ -50,7 +50,13 @@ class HubRole:
             ready_timeout_s=self._config.ready_timeout_s,
         )
         watcher = MeshWatcher(self._swarm, settings)
-        server = HubServer(self._certificates, watcher.states, watcher.report, watcher.age_s)
+        server = HubServer(
+            self._certificates,
+            watcher.states,
+            watcher.report,
+            watcher.age_s,
+            on_silence=watcher.silence,
+        )
         await server.start(host, self._config.hub_port)
         self._watcher = watcher
         self._running = asyncio.create_task(self._run(watcher, server), name="hub")

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from ebpfmesh.agent.causes import Causes
 from ebpfmesh.changes import Change, Names, changes, told
+from ebpfmesh.desired import silent_nodes
 from ebpfmesh.model import Desired, MeshState
 
 log = structlog.get_logger(__name__)
@@ -56,6 +57,20 @@ class Journal:
     def link(self, name: str, *, up: bool) -> None:
         """Say that the link to the other nodes has lost its carrier, or has it again."""
         self._say(Change("link.up" if up else "link.down", {"link": name}, self._now()))
+
+    def look_at_nodes(self, before: MeshState, after: MeshState) -> None:
+        """Say which nodes no hub hears any more, and which are heard again."""
+        if before.nodes is after.nodes:
+            return
+        was = {node.id: node for node in silent_nodes(before)}
+        now = {node.id: node for node in silent_nodes(after)}
+        for event, nodes in (
+            ("node.unreachable", [now[key] for key in sorted(now.keys() - was.keys())]),
+            ("node.reachable", [was[key] for key in sorted(was.keys() - now.keys())]),
+        ):
+            for node in nodes:
+                fields = {"node": node.hostname, "vtep": node.vtep}
+                self._say(Change(event, fields, self._now()))
 
     def _say(self, change: Change) -> None:
         self._kept.append(change)

@@ -106,6 +106,7 @@ class Keeper:
     def take_state(self, mesh: MeshState) -> None:
         """The Swarm's state has changed."""
         self._tell_maps(_ending(self.mesh, mesh))
+        self.journal.look_at_nodes(self.mesh, mesh)
         self.mesh = mesh
         state = f"the Swarm's state {mesh.version}" if mesh.version else "the agent's start"
         self.convergence.began(mesh.origin_ns)

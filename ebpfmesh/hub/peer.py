@@ -58,7 +58,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     """
 
     ping_interval_s: float = 0.25
-    standby_ping_interval_s: float = 0.8
+    standby_ping_interval_s: float = 0.5
     handshake_timeout_s: float = 3.0
     silence_s: float = 5.0
     send_timeout_s: float = 10.0
@@ -108,6 +108,7 @@ class HubParts(msgspec.Struct, frozen=True):
     on_report: ReportSink
     age_s: Callable[[], float]
     settings: ServerSettings
+    on_heard: Callable[[str], None] = lambda _: None
 
 
 class Peer:
@@ -186,6 +187,7 @@ class Peer:
 
     async def _receive(self) -> None:
         async for message in self._stream.messages():
+            self._hub.on_heard(self.node_id)
             match message:
                 case Pong():
                     continue

@@ -12,9 +12,11 @@ import structlog
 
 from ebpfmesh.accepting import Room, accepted
 from ebpfmesh.hub.errors import HubError
+from ebpfmesh.hub.hearing import Hearing, SilenceSink
 from ebpfmesh.hub.peer import HubParts, Peer, PeerStatus, ReportSink, ServerSettings, UpdateEncoder
 from ebpfmesh.hub.protocol import FromAgent, decode_from_agent
 from ebpfmesh.hub.race import race
+from ebpfmesh.hub.silence import Patience
 from ebpfmesh.hub.stream import MessageStream
 from ebpfmesh.hub.tls import Certificates, Identity, peer_identity
 from ebpfmesh.latest import Latest
@@ -36,7 +38,8 @@ class HubServer:
     """Listens, authenticates, and has a `Peer` serve each connection.
 
     `on_report` takes what nodes report; `age_s` says how long ago the Swarm confirmed the
-    state, so that an agent can leave a hub that is cut off from it.
+    state, so that an agent can leave a hub that is cut off from it. `on_silence` hears which nodes
+    have fallen silent (`ebpfmesh.hub.silence`).
 
     Who has not shown a certificate yet has a place among a few, and of one address only a few of
     these: nobody outside the Swarm can take what agents need.
@@ -49,10 +52,21 @@ class HubServer:
         on_report: ReportSink,
         age_s: Callable[[], float],
         settings: ServerSettings | None = None,
+        *,
+        on_silence: SilenceSink = lambda _: None,
+        patience: Patience | None = None,
     ) -> None:
         self._certificates = certificates
         self._states = states
         self._settings = settings or ServerSettings()
+        self._hearing = Hearing(
+            certificates.identity.node_id,
+            age_s=age_s,
+            is_up=self._is_up,
+            port=lambda: self.port,
+            on_silence=on_silence,
+            patience=patience,
+        )
         self._parts = HubParts(
             hub_id=certificates.identity.node_id,
             states=states,
@@ -60,6 +74,7 @@ class HubServer:
             on_report=on_report,
             age_s=age_s,
             settings=self._settings,
+            on_heard=self._hearing.heard,
         )
         self._peers: list[Peer] = []
         self._connections: set[asyncio.Task[None]] = set()
@@ -87,7 +102,12 @@ class HubServer:
         """Serve until cancelled, then close everything."""
         assert self._listening is not None
         try:
-            await race(self._fan_out(), self._renew(), self._ended(self._listening))
+            await race(
+                self._fan_out(),
+                self._renew(),
+                self._hearing.run(),
+                self._ended(self._listening),
+            )
         finally:
             await self.close()
 
@@ -182,7 +202,7 @@ class HubServer:
             limit=self._settings.max_from_agent,
             silence_s=self._settings.silence_s,
         )
-        address = writer.get_extra_info("peername")
+        address = writer.get_extra_info("peername")[0]
         try:
             await self._serve_peer(stream, writer, address)
         except (HubError, OSError) as error:
@@ -191,7 +211,7 @@ class HubServer:
             await stream.close()
 
     async def _serve_peer(
-        self, stream: MessageStream[FromAgent], writer: asyncio.StreamWriter, address: object
+        self, stream: MessageStream[FromAgent], writer: asyncio.StreamWriter, address: str
     ) -> None:
         own = self._certificates.identity
         identity = peer_identity(writer.get_extra_info("ssl_object"), own)
@@ -199,11 +219,23 @@ class HubServer:
         peer = Peer(stream, identity, self._parts)
         self._peers.append(peer)
         log.info("hub.agent_connected", node_id=identity.node_id, address=address)
+        self._hearing.came(identity.node_id, address)
+        closed = False
         try:
             await peer.run()
+            closed = True
             log.info("hub.agent_left", node_id=identity.node_id)
+        except ConnectionResetError:
+            closed = True
+            raise
         finally:
             self._peers.remove(peer)
+            if closed and all(other.node_id != identity.node_id for other in self._peers):
+                self._hearing.left(identity.node_id)
+
+    def _is_up(self, node_id: str) -> bool:
+        node = self._states.value.nodes.get(node_id)
+        return node is None or node.up
 
     def _make_room_for(self, identity: Identity) -> None:
         """No node may take the others' places: its oldest connection goes."""

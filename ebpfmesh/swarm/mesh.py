@@ -76,9 +76,10 @@ def next_state(
     snapshot: Snapshot,
     reports: Mapping[str, NodeReport],
     fresh: Collection[str] = (),
+    silent: Mapping[str, int] | None = None,
 ) -> MeshState:
     """Give the state that follows `previous`, or `previous` itself if nothing changed."""
-    state = mesh_state(snapshot, reports, previous.version, fresh)
+    state = mesh_state(snapshot, reports, previous.version, fresh, silent or {})
     if previous.version and state == msgspec.structs.replace(previous, origin_ns=0):
         return previous
     version = max(previous.version + 1, snapshot.index << SEQUENCE_BITS)
@@ -129,14 +130,19 @@ def mesh_state(
     reports: Mapping[str, NodeReport],
     version: int,
     fresh: Collection[str] = (),
+    silent: Mapping[str, int] | None = None,
 ) -> MeshState:
     """Join what the API lists with what the nodes report of themselves.
 
     `fresh` names tasks that have begun to run so lately that their nodes should be heard first.
+    `silent` names the nodes that the hub does not hear, and since when.
     """
     known_networks = {n.id: n for n in map(_network, snapshot.networks) if n is not None}
     ingress = frozenset(n.id for n in known_networks.values() if n.ingress)
-    known_nodes = {doc.id: _node(doc, reports.get(doc.id)) for doc in snapshot.nodes}
+    unheard_ns = silent or {}
+    known_nodes = {
+        doc.id: _node(doc, reports.get(doc.id), unheard_ns.get(doc.id, 0)) for doc in snapshot.nodes
+    }
     down = frozenset(node.id for node in known_nodes.values() if not node.up)
     known_services = {s.id: s for s in (_service(doc, ingress) for doc in snapshot.services) if s}
     unheard = frozenset(fresh) - _ready_at_once(snapshot.tasks, known_services)
@@ -173,7 +179,7 @@ def is_encrypted(doc: NetworkDoc) -> bool:
     return ENCRYPTED in (doc.options or {})
 
 
-def _node(doc: NodeDoc, report: NodeReport | None) -> Node:
+def _node(doc: NodeDoc, report: NodeReport | None, silent_ns: int) -> Node:
     """A node; its own word on its VTEP counts more than the address the managers saw."""
     address = doc.status.addr or ""
     return Node(
@@ -183,6 +189,7 @@ def _node(doc: NodeDoc, report: NodeReport | None) -> Node:
         vtep=(report and _unicast(report.vtep)) or _unicast(address),
         manager=doc.manager_status is not None or doc.spec.role == "manager",
         up=doc.status.state in UP_STATES,
+        silent_ns=silent_ns,
     )
 
 

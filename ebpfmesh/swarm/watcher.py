@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from enum import IntEnum
 from typing import Protocol
 
@@ -111,6 +111,7 @@ class MeshWatcher:
         self._published: Snapshot | None = None
         self._complete: list[TaskDoc] | None = None
         self._reports: dict[str, NodeReport] = {}
+        self._silent: Mapping[str, int] = {}
         self._fresh = FreshTasks(self._settings.ready_timeout_s)
         self._wanted: Look | None = Look.ALL
         self._trigger = asyncio.Event()
@@ -158,6 +159,11 @@ class MeshWatcher:
         self._publish(lambda: origin_ns)
         self._be_brisk()
         self.look(Look.TASKS)
+
+    def silence(self, silent: Mapping[str, int]) -> None:
+        """Take which nodes the hub does not hear, and since when (ns since 1970)."""
+        self._silent = dict(silent)
+        self._publish(time.time_ns)
 
     def _be_brisk(self) -> None:
         """What has begun to change goes on changing, mostly."""
@@ -263,7 +269,7 @@ class MeshWatcher:
             return
         self._forget_reports()
         fresh = self._fresh.among(running(self._snapshot.tasks))
-        state = next_state(self.state, self._snapshot, self._reports, fresh)
+        state = next_state(self.state, self._snapshot, self._reports, fresh, self._silent)
         if state is not self.state:
             self._be_brisk()
             self.states.set(replace(state, origin_ns=origin_ns()))

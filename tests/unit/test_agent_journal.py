@@ -22,6 +22,7 @@ from ebpfmesh.model import (
     Desired,
     EndpointMode,
     MeshState,
+    Node,
     Pool,
     PoolKey,
     Service,
@@ -182,3 +183,14 @@ def test_names_can_neither_speak_to_the_terminal_nor_forge_a_line(form: str) -> 
     if form == "json":
         told = [json.loads(line).get("service") for line in lines]
         assert told == [evil] * 3 + [None, "a\u202eb\x9bc"]
+
+
+def test_nodes_that_are_heard_no_more_and_again_are_said_once() -> None:
+    journal = a_journal()
+    node = Node("n2", "two", "192.0.2.12", "192.0.2.12")
+    heard = MeshState(nodes={"n2": node})
+    silent = MeshState(nodes={"n2": msgspec.structs.replace(node, silent_ns=1)})
+    for before, after in ((heard, silent), (silent, silent), (silent, heard)):
+        journal.look_at_nodes(before, after)
+    told = [(change.event, change.fields["node"]) for change in journal.recent]
+    assert told == [("node.reachable", "two"), ("node.unreachable", "two")]

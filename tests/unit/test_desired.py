@@ -559,3 +559,43 @@ def test_a_successor_counts_before_there_is_a_way_to_it() -> None:
     mesh = mesh_of(well(4, "n2"), task(5, "n1", STARTING))
     for pool in pools_of(*mesh.tasks.values(), local=local_of()):
         assert pool.chosen == on(pool.key.vni, 4)
+
+
+# --- nodes that nobody hears ------------------------------------------------------------
+
+
+def silent(*nodes: str) -> dict[str, Node]:
+    return NODES | {n: msgspec.structs.replace(NODES[n], silent_ns=1) for n in nodes}
+
+
+def test_tasks_on_a_silent_node_get_nothing_that_others_can_take() -> None:
+    mesh = mesh_of(task(1, "n1"), task(2, "n2"), task(3, "n2", DRAINING), nodes=silent("n2"))
+    local = local_of(LocalTask("t1", "c1", READY, GATEWAY))
+    found = desired_state(mesh, local)
+    assert found.pools[ON_INGRESS].chosen == (BackendKey("t1", 4096),)
+    states = {key.task_id: b.state for key, b in found.backends.items()}
+    assert states == {"t1": READY, "t2": STOPPING, "t3": STOPPING}
+    assert found.lost == frozenset()
+
+
+def test_where_nobody_else_is_ready_a_silent_nodes_tasks_go_on() -> None:
+    mesh = mesh_of(task(1, "n1", DRAINING), task(2, "n2"), nodes=silent("n2"))
+    found = desired_state(mesh, local_of(LocalTask("t1", "c1", READY, GATEWAY)))
+    assert found.pools[ON_INGRESS].chosen == (BackendKey("t2", 4096),)
+    assert found.backends[BackendKey("t2", 4096)].state is READY
+
+
+def test_nobody_tells_a_node_that_it_is_silent_itself() -> None:
+    mesh = mesh_of(task(1, "n1"), task(2, "n2"), nodes=silent("n1"))
+    found = desired_state(mesh, local_of(LocalTask("t1", "c1", READY, GATEWAY)))
+    assert found.backends[BackendKey("t1", 4096)].state is READY
+
+
+def test_a_silent_node_is_noted_with_the_time() -> None:
+    nodes = NODES | {"n2": msgspec.structs.replace(NODES["n2"], silent_ns=1_795_281_603 * 10**9)}
+    (note,) = notes(mesh_of(task(1, "n1"), nodes=nodes), local_of(LocalTask("t1", "c1", READY)))[
+        -1:
+    ]
+    assert note.severity is Severity.WARNING
+    assert note.subject == "host-n2"
+    assert note.text.startswith("unreachable since 2026-11-21 17:20:03 UTC")

@@ -38,6 +38,7 @@ from ebpfmesh.hub.protocol import (
     decode_from_hub,
     encode,
 )
+from ebpfmesh.hub.silence import Patience
 from ebpfmesh.latest import Latest
 from ebpfmesh.model import BackendState, MeshState, Node, Task
 from tests.unit.swarm_pki import WORKER, Authority
@@ -296,6 +297,40 @@ async def test_a_silent_hub_is_noticed(authority: Authority) -> None:
     ):
         await until(lambda: "silent for 0.3 s" in agent.status.last_error)
         assert agent.states.value == mesh(3)
+
+
+@pytest.mark.asyncio
+async def test_a_silent_agent_is_noticed_until_it_hangs_up(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that answers pings is not silent, nor is one that has closed its connection."""
+
+    async def asked(*_: object) -> bool:
+        return False
+
+    monkeypatch.setattr("ebpfmesh.hub.hearing.answers", asked)
+    said: list[set[str]] = []
+    often = ServerSettings(ping_interval_s=0.05, standby_ping_interval_s=0.05)
+    server = HubServer(
+        Certificates(authority.issue("n1")),
+        Latest(mesh(1)),
+        lambda *_: None,
+        lambda: 0.0,
+        msgspec.structs.replace(often, silence_s=PATIENCE_S),
+        on_silence=lambda silent: said.append(set(silent)),
+        patience=Patience(ask_after_s=0.5, silence_s=1.5, recent_s=1.5, stall_s=5.0),
+    )
+    await server.start(LOOPBACK, 0)
+    address = HubAddress(LOOPBACK, server.port)
+    context = bare_context(authority.issue("n4"))
+    async with background(server.run()), agent_of(authority.issue("n2", WORKER), address):
+        await until(lambda: bool(server.peers()))
+        _, writer = await asyncio.open_connection(LOOPBACK, server.port, ssl=context)
+        writer.write(encode(Hello(protocol=1, node_id="n4"), MAX_FROM_AGENT))
+        await until(lambda: {"n4"} in said)
+        writer.transport.abort()
+        await until(lambda: said[-1] == set())
+    assert said == [{"n4"}, set()]
 
 
 @pytest.mark.asyncio

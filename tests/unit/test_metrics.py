@@ -105,6 +105,7 @@ def test_a_status_becomes_metrics() -> None:
         ("ebpfmesh_map_max_entries", "flows"): 262144,
         ("ebpfmesh_hub_connected",): 1,
         ("ebpfmesh_hub_state_age_seconds",): 0.5,
+        ("ebpfmesh_nodes_unreachable",): 0,
         ("ebpfmesh_healthy",): 1,
         ("ebpfmesh_syncs_total",): 3,
         ("ebpfmesh_sync_errors_total",): 1,
@@ -255,3 +256,8 @@ def test_every_family_is_known() -> None:
     parts = ("_created", "_count", "_sum")
     assert {name for name in told if not name.endswith(parts)} == known
     assert not [family for family in families() if not family.text.endswith(".")]
+
+
+def test_nodes_that_no_hub_hears_are_counted() -> None:
+    found = samples(render(a_status(unreachable=("n3", "n4")), SyncTimer(), ConvergenceTimer()))
+    assert found["ebpfmesh_nodes_unreachable",] == 2

@@ -347,3 +347,12 @@ def test_newer_tasks_take_none_away() -> None:
 def test_whether_a_service_is_being_updated(state: str, expected: bool) -> None:
     service = {**WEB, "UpdateStatus": {"State": state}}
     assert updating(snapshot(services=[WEB, service]).services) is expected
+
+
+def test_a_node_that_no_hub_hears_is_marked_with_the_time() -> None:
+    listed = snapshot()
+    before = next_state(MeshState(), listed, {})
+    state = next_state(before, listed, {}, (), {"n2": 7})
+    assert (state.nodes["n1"].silent_ns, state.nodes["n2"].silent_ns) == (0, 7)
+    assert state.version > before.version
+    assert next_state(state, listed, {}).nodes == before.nodes

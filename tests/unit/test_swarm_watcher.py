@@ -412,3 +412,15 @@ async def test_a_swarm_that_does_not_answer_is_no_confirmation_however_new() -> 
         await until(lambda: watcher.age_s() == float("inf"))
         swarm.error = None
         await until(lambda: watcher.age_s() < PATIENCE_S)
+
+
+@pytest.mark.asyncio
+async def test_a_nodes_silence_counts_at_once_and_its_end_too() -> None:
+    swarm = FakeSwarm()
+    async with watching(swarm) as watcher:
+        await until(lambda: "a" in watcher.state.tasks)
+        watcher.silence({"n1": 7})
+        assert watcher.state.nodes["n1"].silent_ns == 7
+        assert watcher.state.origin_ns > 0
+        watcher.silence({})
+        assert watcher.state.nodes["n1"].silent_ns == 0
