@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-C_FILES := $(wildcard bpf/*.c bpf/*.h ebpfmesh/lab/images/*.c \
+C_FILES := $(wildcard bpf/*.c bpf/*.h bench/lab/*.c bench/lab/*.h ebpfmesh/lab/images/*.c \
 	tests/lab/faults/*.c)
 
 # Under sudo, what needs no root is done as the user who called it, so that nothing in a checkout
@@ -173,6 +173,11 @@ bench-maglev: need-root $(BENCH_STAMP) ## Lookup tables: time to build, balance,
 .PHONY: bench-programs
 bench-programs: need-root $(BENCH_STAMP) ## Nanoseconds per packet of each program (root)
 	$(BENCH).programs $(ARGS)
+
+.PHONY: bench-lab
+bench-lab: need-root $(BENCH_STAMP) ## Paths to a task: direct, ebpfmesh, iptables, nftables (root)
+	@scripts/setup-tools.sh bench-lab nft:nftables
+	$(BENCH).lab $(ARGS)
 
 .PHONY: bench-convergence
 bench-convergence: need-root $(BENCH_STAMP) ## From a change to the maps of each node, in the lab (root)

@@ -14,7 +14,7 @@ from bench.result import Figure, Param, Result
 class Plot:
     """Which figures to draw: those named `figure` that have `where`, `x` across.
 
-    One line for each value of `lines`. Without `lines`, bars.
+    One line for each value of `lines`, or with `bars` one bar of each group. Without `lines`, bars.
     """
 
     slug: str
@@ -24,6 +24,7 @@ class Plot:
     lines: str = ""
     where: dict[str, Param] = field(default_factory=dict)
     log: bool = False
+    bars: bool = False
 
 
 Series = dict[str, list[Figure]]
@@ -35,7 +36,7 @@ def series(plot: Plot, result: Result) -> Series:
     for figure in result.select(plot.figure, **plot.where):
         name = str(figure.params.get(plot.lines, "")) if plot.lines else ""
         found.setdefault(name, []).append(figure)
-    if plot.lines:
+    if plot.lines and not plot.bars:
         for figures in found.values():
             figures.sort(key=lambda f: _order(f.params[plot.x]))
     return found
@@ -55,7 +56,7 @@ def draw(plot: Plot, result: Result, to: Path) -> None:
     settings = {"svg.hashsalt": "ebpfmesh", "svg.fonttype": "none", "font.size": 9}
     with mpl.rc_context(settings):
         figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-        drawn = _lines if plot.lines else _bars
+        drawn = _groups if plot.lines and plot.bars else _lines if plot.lines else _bars
         unit = drawn(axes, plot, series(plot, result))
         axes.set_title(plot.title)
         axes.set_xlabel(plot.x)
@@ -80,6 +81,21 @@ def _lines(axes: Any, plot: Plot, found: Series) -> str:
         axes.set_yscale("log")
     else:
         axes.set_ylim(bottom=0)
+    axes.legend(title=plot.lines, fontsize=8)
+    return unit
+
+
+def _groups(axes: Any, plot: Plot, found: Series) -> str:
+    across = list(dict.fromkeys(str(f.params[plot.x]) for fs in found.values() for f in fs))
+    width = 0.8 / len(found)
+    unit = ""
+    for number, (name, figures) in enumerate(found.items()):
+        at = [across.index(str(f.params[plot.x])) + number * width for f in figures]
+        heights = [f.median for f in figures]
+        axes.bar(at, heights, width, yerr=_spread(figures), label=name, capsize=2)
+        unit = figures[0].unit
+    axes.set_xticks([n + (len(found) - 1) * width / 2 for n in range(len(across))], across)
+    axes.tick_params(axis="x", labelsize=7)
     axes.legend(title=plot.lines, fontsize=8)
     return unit
 

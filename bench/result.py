@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
+from typing import TypeVar
 
 import msgspec
 
 Param = str | int
+Side = TypeVar("Side", bound=str)
+Found = TypeVar("Found")
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -79,13 +82,13 @@ class Result(msgspec.Struct, frozen=True):
 
 
 def interleaved(
-    sides: Mapping[str, Callable[[], float]], rounds: int
-) -> dict[str, tuple[float, ...]]:
+    sides: Mapping[Side, Callable[[], Found]], rounds: int
+) -> dict[Side, tuple[Found, ...]]:
     """Measure A B A B ..., so that what the machine does meanwhile falls on every side alike.
 
     Every second round goes the other way round: no side always follows the same one.
     """
-    found: dict[str, list[float]] = {name: [] for name in sides}
+    found: dict[Side, list[Found]] = {name: [] for name in sides}
     names = list(sides)
     for number in range(rounds):
         for name in names if number % 2 == 0 else reversed(names):
