@@ -95,7 +95,8 @@ def _groups(axes: Any, plot: Plot, found: Series) -> str:
         axes.bar(at, heights, width, yerr=_spread(figures), label=name, capsize=2)
         unit = figures[0].unit
     axes.set_xticks([n + (len(found) - 1) * width / 2 for n in range(len(across))], across)
-    axes.tick_params(axis="x", labelsize=7)
+    if plot.log:
+        axes.set_yscale("log")
     axes.legend(title=plot.lines, fontsize=8)
     return unit
 

@@ -48,6 +48,7 @@ PLOTS = (
         x="percentile",
         lines="side",
         where={"path": Path.VIP},
+        log=True,
         bars=True,
     ),
 )

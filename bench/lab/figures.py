@@ -65,10 +65,10 @@ class Workload(msgspec.Struct, frozen=True):
 
 
 CONNECTIONS = Workload("connections", "once", 32, "per second", lambda r: r.rate)
-REQUESTS = Workload("requests, kept connections", "keep", 32, "per second", lambda r: r.rate)
-DOWN = Workload("bulk to the client", "down", 4, "Gbit/s", lambda r: r.gbit)
-UP = Workload("bulk to the task", "up", 4, "Gbit/s", lambda r: r.gbit)
-DATAGRAMS = Workload("datagrams there and back", "udp", 16, "per second", lambda r: r.rate)
+REQUESTS = Workload("kept requests", "keep", 32, "per second", lambda r: r.rate)
+DOWN = Workload("bulk to client", "down", 4, "Gbit/s", lambda r: r.gbit)
+UP = Workload("bulk to task", "up", 4, "Gbit/s", lambda r: r.gbit)
+DATAGRAMS = Workload("datagrams", "udp", 16, "per second", lambda r: r.rate)
 THROUGHPUT = (CONNECTIONS, REQUESTS, DOWN, UP, DATAGRAMS)
 LATENCY = Workload("latency", "paced", 32, "us", lambda r: r.p50_us)
 
@@ -144,15 +144,6 @@ def half(direct: Sequence[Report]) -> int:
 
 
 def in_order(figures: Sequence[Figure]) -> list[Figure]:
-    """Ratios first, they are what is asked for; each kind by path, then as measured."""
+    """Ratios first, they are what is asked for; the rest as measured."""
     kinds = (OVER_DIRECT, LATENCY_OVER_DIRECT)
-    paths, sides = list(Path), list(Side)
-
-    def place(figure: Figure) -> tuple[int, int, str, str, int]:
-        kind = kinds.index(figure.name) if figure.name in kinds else len(kinds)
-        path = paths.index(Path(str(figure.params["path"])))
-        workload = str(figure.params.get("workload", ""))
-        percentile = str(figure.params.get("percentile", ""))
-        return kind, path, workload, percentile, sides.index(Side(str(figure.params["side"])))
-
-    return sorted(figures, key=place)
+    return sorted(figures, key=lambda f: kinds.index(f.name) if f.name in kinds else len(kinds))

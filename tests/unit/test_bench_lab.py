@@ -34,10 +34,14 @@ def test_a_side_is_compared_with_direct_round_by_round() -> None:
         Side.DIRECT: [report(200), report(400), report(100)],
         Side.EBPFMESH: [report(190), report(360), report(99)],
     }
-    direct, ours, over = throughput(Path.VIP, CONNECTIONS, rounds)
-    assert direct.rounds == (100, 200, 50)
-    assert ours.rounds == (95, 180, 49.5)
-    assert (over.name, over.rounds) == (OVER_DIRECT, (0.95, 0.9, 0.99))
+    found = list(throughput(Path.VIP, CONNECTIONS, rounds))
+    assert [figure.rounds for figure in found] == [
+        (100, 200, 50),
+        (95, 180, 49.5),
+        (0.95, 0.9, 0.99),
+    ]
+    over = found[-1]
+    assert over.name == OVER_DIRECT
     assert (over.median, over.least, over.most, over.met) == (0.95, 0.9, 0.99, True)
 
 
@@ -91,17 +95,23 @@ def test_what_failed_is_told_and_nothing_else() -> None:
     assert (found.name, found.params["side"], found.rounds) == ("failed", Side.EBPFMESH, (0, 2))
 
 
-def test_ratios_come_first_and_paths_in_their_order() -> None:
-    rounds = {side: [report(1)] for side in (Side.DIRECT, Side.EBPFMESH, Side.NFTABLES)}
-    mixed = [f for p in (Path.REMOTE, Path.VIP) for f in throughput(p, CONNECTIONS, rounds)]
+def test_ratios_come_first_and_the_rest_stays_in_order() -> None:
+    rounds = {side: [report(1)] for side in (Side.DIRECT, Side.EBPFMESH)}
+    mixed = [
+        *latency(
+            Path.VIP,
+            1,
+            {side: [report(p50_us=1, p90_us=1, p99_us=1, p999_us=1)] for side in rounds},
+        ),
+        *(f for p in (Path.VIP, Path.MESH) for f in throughput(p, CONNECTIONS, rounds)),
+    ]
     found = in_order(mixed)
-    assert [(f.name == OVER_DIRECT, f.params["path"]) for f in found] == (
-        [(True, Path.VIP)] * 2
-        + [(True, Path.REMOTE)] * 2
-        + [(False, Path.VIP)] * 3
-        + [(False, Path.REMOTE)] * 3
-    )
-    assert [f.params["side"] for f in found[:2]] == [Side.EBPFMESH, Side.NFTABLES]
+    assert [(f.name, f.params["path"]) for f in found[:2]] == [
+        (OVER_DIRECT, Path.VIP),
+        (OVER_DIRECT, Path.MESH),
+    ]
+    assert {f.name for f in found[2:6]} == {LATENCY_OVER_DIRECT}
+    assert found[6:] == [f for f in mixed if not f.name.endswith("over direct")]
 
 
 def test_no_two_sides_share_a_port() -> None:

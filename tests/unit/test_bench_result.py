@@ -116,6 +116,13 @@ def test_lines_of_a_plot_go_up_along_x() -> None:
     assert across == {"a": [10, 1000], "b": [10, 1000]}
 
 
+def test_bars_in_groups_keep_their_order_too() -> None:
+    figures = [figure(1, params={"kind": k, "side": side}) for k in ("z", "a") for side in "xy"]
+    found = series(Plot("p", "P", "cost", x="kind", lines="side", bars=True), result(*figures))
+    across = {name: [f.params["kind"] for f in group] for name, group in found.items()}
+    assert across == {"x": ["z", "a"], "y": ["z", "a"]}
+
+
 def test_bars_keep_their_order_and_what_is_asked_for() -> None:
     figures = [figure(1, params={"kind": k, "mode": m}) for k in ("z", "a") for m in ("x", "y")]
     plot = Plot("p", "P", "cost", x="kind", where={"mode": "x"})
