@@ -105,10 +105,11 @@ test-changes: need-root $(STAMP) ## Every change under load, TIMES=1; prints a t
 	cd tests && PYTHONDONTWRITEBYTECODE=1 ../$(BIN)/python -m lab.changes --times $(TIMES) \
 		"--only=$(ONLY)"
 
+# LOGS=/tmp/logs keeps what dockerd and agents had to say.
 .PHONY: test-chaos
 test-chaos: need-root $(STAMP) ## Changes at random under load, SEED=1 MINUTES=20 (root; slow)
 	cd tests && PYTHONDONTWRITEBYTECODE=1 ../$(BIN)/python -m lab.changes.chaos --seed $(SEED) \
-		--minutes $(MINUTES)
+		--minutes $(MINUTES) $(addprefix --logs=,$(LOGS))
 
 # KERNEL=6.1 tests on that one only; ONLY=load loads the programs, and leaves the tests out.
 .PHONY: test-kernels

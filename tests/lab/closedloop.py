@@ -76,9 +76,10 @@ class Tally:
         now_s, host = time.monotonic() - self.began_s, client.host
         with self._lock:
             counts = self._mode(mode)
+            reused = opened and self._is_used(mode, client)
             counts["ok"] += 1
             counts["opened"] += opened
-            counts["reused"] += opened and self._is_used(mode, client)
+            counts["reused"] += reused
             counts["slow"] += took_s > SLOW_S
             counts["slowest_s"] = max(counts["slowest_s"], took_s)
             seen = self.hosts.setdefault(
@@ -87,7 +88,7 @@ class Tally:
             seen["answers"] += 1
             seen["opened"] += opened
             seen["last_s"] = now_s
-            if opened:
+            if opened and not reused:
                 seen["last_opened_s"] = now_s - took_s
 
     def failure(self, mode: str, client: Session, failed: Failed, took_s: float) -> None:

@@ -75,7 +75,7 @@ class Mode(msgspec.Struct, frozen=True):
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """What one server has answered, and when the last connection to it was asked for."""
+    """What one server has answered, and when the last new flow to it was asked for."""
 
     answers: int
     opened: int

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import takewhile
 
@@ -36,6 +36,7 @@ class Verdict(msgspec.Struct, frozen=True):
     wrong: list[str]
     timeline: list[tuple[float, str]]
     steps: int
+    nodes: dict[str, str]
 
     def describe(self) -> str:
         total, since_s = self.report.total, self.report.began_s
@@ -45,8 +46,14 @@ class Verdict(msgspec.Struct, frozen=True):
                 f" {total.failed} not, slowest {total.slowest_s:.2f} s",
                 *(f"{at_s - since_s:7.2f} s  {what}" for at_s, what in self.timeline),
                 *(self.wrong or ["nothing was wrong"]),
+                *self._whereabouts(),
             ]
         )
+
+    def _whereabouts(self) -> Iterator[str]:
+        """Of the tasks that are named in what was wrong."""
+        told = "\n".join(self.wrong)
+        return (f"{host} was on {node}" for host, node in self.nodes.items() if host in told)
 
 
 class Chaos:
@@ -81,7 +88,7 @@ class Chaos:
             *watch.falls,
         ]
         wrong += miscounted(report, after - before)
-        return Verdict(self._seed, report, wrong, list(scene.timeline), self._steps)
+        return Verdict(self._seed, report, wrong, list(scene.timeline), self._steps, watch.nodes)
 
     def _broken(self, report: Report) -> list[str]:
         found = inexcusable(report, self._marks, self._bounds)

@@ -17,11 +17,15 @@ LOOK_S = 0.2
 
 
 class Watch:
-    """`left_s` says since when a task was not wanted any more; `falls` where counters fell."""
+    """`left_s` says since when a task was not wanted any more; `falls` where counters fell.
+
+    `nodes` has every task that was ever seen, and its node.
+    """
 
     def __init__(self, lab: Lab, agents: Agents, services: Collection[str]) -> None:
         self.left_s: dict[str, float] = {}
         self.falls: list[str] = []
+        self.nodes: dict[str, str] = {}
         self._lab = lab
         self._agents = agents
         self._services = services
@@ -51,10 +55,12 @@ class Watch:
         except LabError:
             return  # no leader, or its dockerd has just been killed
         now_s = time.monotonic()
-        wanted = {task.container_id[:12] for task in tasks}
+        nodes = {task.container_id[:12]: task.node for task in tasks}
+        self.nodes |= nodes
+        wanted = nodes.keys()
         for host in self._wanted - wanted:
             self.left_s.setdefault(host, now_s)
-        self._wanted = wanted
+        self._wanted = set(wanted)
 
     def _look_at_counters(self, node: str) -> None:
         try:
