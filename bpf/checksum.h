@@ -11,10 +11,30 @@ static __always_inline __u16 fold(__u32 sum)
 	return (sum & 0xffff) + (sum >> 16);
 }
 
-/* Of a header whose own checksum is 0. */
-static __always_inline __sum16 ip_checksum(struct iphdr *ip)
+/* Words of 32 bits, added up, as one of them. */
+static __always_inline __u32 fold64(__u64 sum)
 {
-	return (__sum16)~fold(bpf_csum_diff(0, 0, (__be32 *)ip, sizeof(*ip), 0));
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	return (sum & 0xffffffff) + (sum >> 32);
+}
+
+/* Of a header whose own checksum is 0. Added up here: a helper's call costs more. */
+static __always_inline __sum16 ip_checksum(const struct iphdr *ip)
+{
+	__be32 words[sizeof(*ip) / 4];
+	__u64 sum = 0;
+
+	__builtin_memcpy(words, ip, sizeof(words));
+#pragma unroll
+	for (int i = 0; i < (int)(sizeof(words) / 4); i++)
+		sum += words[i];
+	return (__sum16)~fold(fold64(sum));
+}
+
+/* A checksum after what it covers has changed by `diff`. RFC 1624, equation 3. */
+static __always_inline __sum16 checksum_changed(__sum16 checksum, __u32 diff)
+{
+	return (__sum16)~fold(fold64((__u64)(__u32)~checksum + diff));
 }
 
 /* What TCP and UDP cover besides themselves; `length` is theirs, in host order. */

@@ -45,32 +45,50 @@ static __always_inline int nat_l4_checksum(struct __sk_buff *skb, const struct p
 	return bpf_l4_csum_replace(skb, offset, from_ports, to_ports, 4 | udp);
 }
 
+/* What other addresses change in a sum over them. */
+static __always_inline __u32 address_diff(const struct tuple *from, const struct tuple *to)
+{
+	return fold64((__u64)(__u32)~from->saddr + (__u32)~from->daddr + to->saddr + to->daddr);
+}
+
+/* Written straight into the packet: each helper that writes costs as much as a look-up. */
+static __always_inline int nat_headers(struct __sk_buff *skb, const struct packet *p,
+				       const struct tuple *to, __u32 diff, __u8 hops)
+{
+	struct iphdr *ip = start_of(skb) + L3_OFFSET;
+	void *end = end_of(skb);
+	__be16 *ports = (void *)(ip + 1);
+
+	if ((void *)(ip + 1) > end)
+		return -1;
+	if (hops) /* from the upper half of its word */
+		diff = fold(diff) + (__u16)~bpf_htons(hops << 8);
+	ip->ttl = p->ttl - hops;
+	ip->check = checksum_changed(ip->check, diff);
+	ip->saddr = to->saddr;
+	ip->daddr = to->daddr;
+	if (p->fragment == FRAGMENT_LATER)
+		return 0;
+	if ((void *)(ports + 2) > end)
+		return -1;
+	ports[0] = to->sport;
+	ports[1] = to->dport;
+	return 0;
+}
+
 /* Rewrites the packet's 4-tuple to `to`, and takes `hops` off its TTL. A fragment's checksum is
  * that of the whole datagram, and in the first one, as the ports are.
  */
 static __always_inline int nat_write(struct __sk_buff *skb, const struct packet *p,
 				     const struct tuple *to, __u8 hops)
 {
-	struct tuple from = p->t, target = *to;
-	__u32 diff, size = sizeof(target);
-	__u8 ttl = p->ttl - hops;
+	struct tuple target = *to;
+	__u32 diff = address_diff(&p->t, &target);
 	int err;
 
 	note_first_fragment(p);
-	if (p->fragment == FRAGMENT_LATER)
-		size = offsetof(struct tuple, sport);
-	diff = bpf_csum_diff(&from.saddr, 8, &target.saddr, 8, 0);
 	err = nat_l4_checksum(skb, p, &target, diff);
-	if (err)
-		return err;
-	if (hops) /* from the upper half of its word: RFC 1624, equation 3 */
-		diff = fold(diff) + (__u16)~bpf_htons(hops << 8);
-	err = bpf_l3_csum_replace(skb, L3_OFFSET + offsetof(struct iphdr, check), 0, diff, 0);
-	if (!err && hops)
-		err = bpf_skb_store_bytes(skb, L3_OFFSET + offsetof(struct iphdr, ttl), &ttl, 1, 0);
-	if (err)
-		return err;
-	return bpf_skb_store_bytes(skb, TUPLE_OFFSET, &target, size, 0);
+	return err ? err : nat_headers(skb, p, &target, diff, hops);
 }
 
 /* As between hosts of one link. Returns 0, or an error of the kernel. */
@@ -89,7 +107,13 @@ static __always_inline int nat_route(struct __sk_buff *skb, const struct packet 
 
 static __always_inline int set_destination_mac(struct __sk_buff *skb, const __u8 mac[6])
 {
-	return bpf_skb_store_bytes(skb, 0, (void *)mac, 6, 0);
+	struct ethhdr *eth = start_of(skb);
+
+	if ((void *)(eth + 1) > end_of(skb))
+		return -1;
+	__builtin_memcpy(__builtin_assume_aligned(eth->h_dest, 2), __builtin_assume_aligned(mac, 2),
+			 6);
+	return 0;
 }
 
 #define TCP_OPTIONS 8 /* looked at, at most, to find the MSS */

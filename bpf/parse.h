@@ -34,7 +34,6 @@
 /* Without IPv4 options, everything has its fixed place behind the Ethernet header. */
 #define L3_OFFSET ETH_HLEN
 #define L4_OFFSET (ETH_HLEN + 20)
-#define TUPLE_OFFSET (L3_OFFSET + 12)
 /* The largest prefix that any program reads: two stacks of headers up to the TCP flags. */
 #define PULL_LEN 128
 
@@ -232,10 +231,27 @@ static __always_inline __u32 came_in_by(const struct __sk_buff *skb)
 	return skb->ifindex;
 }
 
+/* Where the packet lies now: helpers that change it may have moved it, and the compiler must not
+ * take what it has read before.
+ */
+static __always_inline void *start_of(const struct __sk_buff *skb)
+{
+	asm volatile("" : "+r"(skb) : : "memory");
+	return (void *)(long)skb->data;
+}
+
+static __always_inline void *end_of(const struct __sk_buff *skb)
+{
+	asm volatile("" : "+r"(skb) : : "memory");
+	return (void *)(long)skb->data_end;
+}
+
 /* A socket buffer may hold headers in pages: they are brought in where they are missing. */
 static __always_inline int pull_headers(struct __sk_buff *skb)
 {
-	if ((void *)(long)skb->data + PULL_LEN <= (void *)(long)skb->data_end)
+	__u32 there = (void *)(long)skb->data_end - (void *)(long)skb->data;
+
+	if (there >= PULL_LEN || there >= skb->len)
 		return 0;
 	return bpf_skb_pull_data(skb, skb->len < PULL_LEN ? skb->len : PULL_LEN);
 }

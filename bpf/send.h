@@ -45,15 +45,16 @@ static __always_inline int tc_send_wrapped(struct __sk_buff *skb, __be32 vtep, _
 					   __be32 entry, __u32 hash, __u8 mark)
 {
 	__u16 length = skb->len - ETH_HLEN;
-	struct outer o = {};
+	struct outer *o;
 
 	if (segments(skb) <= 1 && length + WRAP_LEN > UNDERLAY_MTU)
 		return leave(DROP_too_big, TC_ACT_SHOT);
-	outer_fill(&o, vtep, to, entry, length, hash, mark);
 	if (bpf_skb_adjust_room(skb, WRAP_LEN, BPF_ADJ_ROOM_MAC, WRAP_FLAGS))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
-	if (bpf_skb_store_bytes(skb, L3_OFFSET, &o.ip, WRAP_LEN, 0))
+	o = start_of(skb);
+	if ((void *)(o + 1) > end_of(skb))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
+	outer_fill(o, vtep, to, entry, length, hash, mark);
 	sctp_moved(skb, WRAP_LEN);
 	return send_out(NIC_IFINDEX);
 }

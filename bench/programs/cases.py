@@ -131,7 +131,8 @@ class Cases:
     def _vip_answer(self) -> Case:
         """Of one flow: another may have another backend."""
         fd = self._overlay("overlay_egress")
-        asked = self._tc(self._overlay("overlay_ingress"), "gw0", self._ask_vip("S"))
+        self._open_vip(0)  # wholly: a SYN that comes again unanswered would get another one
+        asked = self._tc(self._overlay("overlay_ingress"), "gw0", self._ask_vip("A"))
         packet = self._answer(asked)
         return Case("VIP, answer", TC, fd, "gw0", packet, TC_OK, self._open_vip)
 
