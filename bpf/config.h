@@ -39,6 +39,9 @@
 /* Its place among those of the object; the loader knows it. */
 #define THIS_PROGRAM NODE_CONSTANT(0xebf0c0de0000000e, 0)
 
+/* How far the kernel's clock goes on with each tick. */
+#define TICK_NS NODE_CONSTANT(0xebf0c0de0000000f, 4000000)
+
 /* Slots of a pool's table: a prime. The object is compiled for the largest. */
 #define MAGLEV_SIZE NODE_CONSTANT(0xebf0c0de0000000d, 16381)
 #define MAGLEV_MAX 131071
@@ -100,7 +103,5 @@
 #define CLAIM_TRIES 16
 /* How long nothing begins at most while flows move: an agent may die over it. */
 #define MOVING_NS (10 * SECOND_NS)
-/* How long the next hop towards a node is believed. */
-#define NEXT_HOP_NS (1 * SECOND_NS)
 
 #endif

@@ -89,10 +89,13 @@ static __always_inline void entry_move(struct flow_key *key, const struct entry 
 static __always_inline void entry_track(const struct packet *p, struct flow_key *key,
 					struct entry *entry)
 {
-	__u64 now = bpf_ktime_get_coarse_ns();
 	__u16 before = entry->flags, flags = entry_next(p, before);
+	__u64 now;
 
 	live_track(entry->backend, before, flags);
+	if (flags == before && is_recent(entry->seen_ns))
+		return;
+	now = ask_clock();
 	if (flags == before && now - entry->seen_ns < FLOW_TOUCH_NS)
 		return;
 	entry->flags = flags;
@@ -277,6 +280,17 @@ static __always_inline bool entry_answered(const struct packet *p, __u8 mark)
 	return true;
 }
 
+/* Whether anyone may ask the published port: then a packet of a known flow need not look for the
+ * frontend. The agent takes that back before it changes the frontend.
+ */
+static __always_inline bool is_open(const struct packet *p)
+{
+	__u32 port = bpf_ntohs(p->t.dport);
+	__u8 *open = open_ports.lookup(&port);
+
+	return open && *open & PORT_BIT(p->protocol);
+}
+
 /* A stranger's packet. That it answers the node itself is possible, too. */
 static __always_inline enum reason entry_refuse(void *ctx, const struct packet *p)
 {
@@ -289,21 +303,26 @@ static __always_inline enum reason entry_refuse(void *ctx, const struct packet *
 static __always_inline enum reason entry_choose(void *ctx, const struct packet *p,
 						struct choice *choice)
 {
-	struct frontend *frontend = port_frontend(p->t.dport, p->protocol);
-	struct flow_key key;
+	struct flow_key key = flow_key_of(p, 0);
+	struct frontend *frontend;
 	struct given_up *up;
 	struct entry *entry;
 	bool unheard;
 
-	if (!frontend)
-		return HANDBACK_no_frontend;
-	if (!may_ask(p, frontend))
-		return entry_refuse(ctx, p);
-	key = flow_key_of(p, 0);
+	if (!is_open(p)) {
+		frontend = port_frontend(p->t.dport, p->protocol);
+		if (!frontend)
+			return HANDBACK_no_frontend;
+		if (!may_ask(p, frontend))
+			return entry_refuse(ctx, p);
+	}
 	entry = entry_find(&key);
 	unheard = entry_unheard(p, &key, entry);
 	if (!unheard && entry_known(p, &key, entry, choice))
 		return REASON_NONE;
+	frontend = port_frontend(p->t.dport, p->protocol);
+	if (!frontend)
+		return HANDBACK_no_frontend;
 	up = entry_give_up(unheard ? entry : NULL);
 	return up ? entry_balance(ctx, p, &key, frontend, up, choice) : DROP_no_backend;
 }

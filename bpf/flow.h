@@ -3,6 +3,7 @@
 #ifndef EBPFMESH_FLOW_H
 #define EBPFMESH_FLOW_H
 
+#include "clock.h"
 #include "maps.h"
 #include "parse.h"
 
@@ -60,7 +61,8 @@ static __always_inline bool flow_dead(const struct flow *flow, __u8 protocol, __
  */
 static __always_inline bool flow_expired(__u8 protocol, __u64 seen_ns)
 {
-	return protocol == IPPROTO_UDP && bpf_ktime_get_coarse_ns() - seen_ns > UDP_TIMEOUT_NS;
+	return protocol == IPPROTO_UDP && !is_recent(seen_ns) &&
+	       ask_clock() - seen_ns > UDP_TIMEOUT_NS;
 }
 
 /* A SYN, or INIT, of the client starts afresh where the old connection has ended, or begun to. */

@@ -13,6 +13,8 @@
 
 /* Written by the agent. Id 0 is never given: a slot that holds it is empty. */
 PINNED_MAP(frontends, "hash", struct frontend_key, struct frontend, 4 * MAX_FRONTENDS, 0);
+/* Published ports (host order) that everyone may ask: PORT_BIT() of the protocols. */
+PINNED_MAP(open_ports, "array", u32, u8, PORTS, 0);
 /* Longest prefix wins, though any will do. The value says nothing. */
 PINNED_MAP(allowed, "lpm_trie", struct allow_key, u32, MAX_ALLOWED, BPF_F_NO_PREALLOC);
 PINNED_MAP(pools, "array", u32, struct pool, MAX_SERVICES, 0);
@@ -29,7 +31,7 @@ PINNED_MAP(live, "array", u32, s64, MAX_BACKENDS, 0);
 /* By backend; the agent clears what a new one finds. */
 PINNED_MAP(health, "array", u32, struct health, MAX_BACKENDS, 0);
 PINNED_MAP(avoided, "array", u32, struct avoided, 1, 0);
-PINNED_MAP(nodes, "hash", __be32, struct node, MAX_NODES, 0);
+PINNED_MAP(nodes, "hash", __be32, u32, MAX_NODES, 0);
 PINNED_MAP(addresses, "hash", __be32, u32, MAX_ADDRESSES, 0);
 PINNED_MAP(addresses6, "hash", struct ip6, u32, MAX_ADDRESSES, 0);
 /* Address on the ingress network -> backend id, for the tasks of this node. */
@@ -42,6 +44,11 @@ PINNED_MAP(settings, "array", u32, struct settings, 1, 0);
  * does not follow each case through all that is behind.
  */
 BPF_TABLE("percpu_array", u32, struct given_up, given_up, 1);
+
+/* What the programs know of the way to each backend's node, by backend; see mesh_xdp.h. */
+BPF_TABLE("array", u32, struct next_hop, next_hops, MAX_BACKENDS);
+/* What the clock is ahead of its ticks: see clock.h. */
+BPF_TABLE("array", u32, u64, beyond_ticks, 1);
 
 /* What `ebpfmesh trace` listens to: see trace.h. Every agent has its own, with its programs. */
 BPF_TABLE("array", u32, struct tracing, tracing, 1);

@@ -39,36 +39,38 @@ static __always_inline __u32 ingress_ifindex(struct xdp_md *ctx)
 	return ifindex;
 }
 
-/* The next hop towards a VTEP, looked up in the kernel's tables at most once in NEXT_HOP_NS. It
- * must leave by the NIC that the packet came in by: XDP_TX knows no other way.
+/* The next hop towards a backend's VTEP, looked up in the kernel's tables at most once a second
+ * (is_recent()). It must leave by the NIC that the packet came in by: XDP_TX knows no other way.
  */
-static __always_inline struct node *next_hop(struct xdp_md *ctx, __be32 vtep)
+static __always_inline struct next_hop *next_hop(struct xdp_md *ctx, __u32 backend, __be32 vtep)
 {
 	__u32 nic = ingress_ifindex(ctx);
-	struct node *node = nodes.lookup(&vtep);
-	__u64 now = bpf_ktime_get_coarse_ns();
+	struct next_hop *hop = next_hops.lookup(&backend);
 	struct bpf_fib_lookup fib = {};
 
-	if (!node)
+	if (!hop)
 		return NULL;
-	if (node->resolved_ns && now - node->resolved_ns < NEXT_HOP_NS)
-		return node->ifindex == nic ? node : NULL;
+	if (hop->vtep == vtep && is_recent(hop->resolved_ns))
+		return hop->ifindex == nic ? hop : NULL;
+	if (!nodes.lookup(&vtep))
+		return NULL;
 	fib.family = AF_INET;
 	fib.ipv4_src = NODE_VTEP;
 	fib.ipv4_dst = vtep;
 	fib.ifindex = nic;
 	if (bpf_fib_lookup(ctx, &fib, sizeof(fib), 0) != BPF_FIB_LKUP_RET_SUCCESS)
 		return NULL;
-	__builtin_memcpy(node->smac, fib.smac, 6);
-	__builtin_memcpy(node->dmac, fib.dmac, 6);
-	node->ifindex = fib.ifindex;
-	node->resolved_ns = now;
-	return node->ifindex == nic ? node : NULL;
+	__builtin_memcpy(hop->smac, fib.smac, 6);
+	__builtin_memcpy(hop->dmac, fib.dmac, 6);
+	hop->ifindex = fib.ifindex;
+	hop->vtep = vtep;
+	hop->resolved_ns = ask_clock();
+	return hop->ifindex == nic ? hop : NULL;
 }
 
 static __always_inline int xdp_send_wrapped(struct xdp_md *ctx, const struct packet *p,
-					    const struct backend *backend, const struct node *node,
-					    __u8 mark)
+					    const struct backend *backend,
+					    const struct next_hop *hop, __u8 mark)
 {
 	__be32 vtep = backend->vtep, to = backend->address;
 	struct outer *o;
@@ -79,8 +81,8 @@ static __always_inline int xdp_send_wrapped(struct xdp_md *ctx, const struct pac
 	if ((void *)(o + 1) > (void *)(long)ctx->data_end)
 		return leave(DROP_rewrite_failed, XDP_DROP);
 	outer_fill(o, vtep, to, NODE_VTEP, p->length, flow_hash(p), mark);
-	__builtin_memcpy(o->eth.h_dest, node->dmac, 6);
-	__builtin_memcpy(o->eth.h_source, node->smac, 6);
+	__builtin_memcpy(o->eth.h_dest, hop->dmac, 6);
+	__builtin_memcpy(o->eth.h_source, hop->smac, 6);
 	return XDP_TX;
 }
 
@@ -90,7 +92,7 @@ static __always_inline int xdp_enter(struct xdp_md *ctx, const struct packet *p)
 	struct choice choice = {};
 	enum reason why = entry_choose(ctx, p, &choice);
 	enum tag_kind kind;
-	struct node *node;
+	struct next_hop *hop;
 
 	if (why == DROP_not_allowed)
 		return leave(why, XDP_DROP);
@@ -98,12 +100,12 @@ static __always_inline int xdp_enter(struct xdp_md *ctx, const struct packet *p)
 		return XDP_PASS; /* tc finds the same, and counts why */
 	kind = choice.backend->gateway_ifindex ? TAG_DELIVER : TAG_FORWARD;
 	if (kind == TAG_FORWARD && p->length + WRAP_LEN <= UNDERLAY_MTU) {
-		node = next_hop(ctx, choice.backend->vtep);
-		if (node) {
+		hop = next_hop(ctx, choice.id, choice.backend->vtep);
+		if (hop) {
 			if (is_tcp_syn(p) && returns_wrapped(NODE_VTEP, p->t.saddr))
 				xdp_mss_clamp(ctx, p->length, TUNNEL_MSS);
 			count_entry(choice.frontend, p->length);
-			return xdp_send_wrapped(ctx, p, choice.backend, node, choice.attempt);
+			return xdp_send_wrapped(ctx, p, choice.backend, hop, choice.attempt);
 		}
 	}
 	if (tag_packet(ctx, tag_kind(kind, choice.attempt), choice.id, 0))

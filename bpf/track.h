@@ -39,12 +39,15 @@ static __always_inline struct flow *flow_track(const struct packet *p, struct fl
 					       struct flow *flow, enum direction dir)
 {
 	__u16 before = flow->flags, flags = flow_next(p, before, dir);
-	__u64 now = bpf_ktime_get_coarse_ns();
 	struct tuple back = reversed(&key->t);
 	struct flow_key other;
 	struct flow *twin;
+	__u64 now;
 
 	live_track(flow->backend, before, flags);
+	if (flags == before && is_recent(flow->seen_ns))
+		return flow;
+	now = ask_clock();
 	if (flags == before && now - flow->seen_ns < FLOW_TOUCH_NS)
 		return flow;
 	flow->flags = flags;

@@ -53,6 +53,10 @@ struct frontend {
 	__u8 flags;
 };
 
+#define PORTS 65536
+/* Of a protocol, in a byte: the last three bits of TCP, UDP and SCTP differ. */
+#define PORT_BIT(protocol) (1U << ((protocol) & 7))
+
 /* Clients of a restricted frontend, for a trie of prefixes (kernel: map_lpm_trie). An IPv4 address
  * lies in the first word; pools of IPv6 clients are marked, so that ::/0 lets no IPv4 client in.
  */
@@ -267,12 +271,14 @@ enum program {
 	PROGRAM_MAX,
 };
 
-/* A node of the Swarm, by VTEP. The programs keep the next hop here. */
-struct node {
+/* The way to another node of the Swarm, as the kernel's tables had it a moment ago. */
+struct next_hop {
 	__u64 resolved_ns;
+	__be32 vtep; /* of that node, to notice that the backend is on another now */
+	__u32 ifindex;
 	__u8 smac[6];
 	__u8 dmac[6];
-	__u32 ifindex;
+	__u8 pad[4];
 };
 
 /* One value, so that a table is written by one system call. MAGLEV_SIZE of them are there. */
@@ -382,7 +388,7 @@ _Static_assert(sizeof(struct sock_origin) == 8, "sock_origin has no holes");
 _Static_assert(sizeof(struct ip6) == 16, "ip6 has no holes");
 _Static_assert(sizeof(struct sock_origin6) == 20, "sock_origin6 has no holes");
 _Static_assert(sizeof(struct surrogate) == 48, "surrogate has no holes");
-_Static_assert(sizeof(struct node) == 24, "node has no holes");
+_Static_assert(sizeof(struct next_hop) == 32, "next_hop has no holes");
 _Static_assert(sizeof(struct settings) == 24, "settings has no holes");
 _Static_assert(sizeof(struct crc32c) == 4 * (65536 + 1024), "crc32c has no holes");
 _Static_assert(sizeof(struct event) == 176, "event has no holes");

@@ -101,6 +101,7 @@ class Reconciler:
         for pool_id, pool in names.items():
             self.ids.pools.adopt(pool, pool_id)
         for found in frontends:
+            self.maps.open_port(found.frontend)
             if found.id != NO_ID:
                 self.ids.frontends.adopt(found.frontend.key, found.id)
         for backend_id, backend in backends.items():

@@ -26,6 +26,8 @@ from ebpfmesh.datapath.objects import load_object
 from ebpfmesh.datapath.source import layout_version, source_dir
 from ebpfmesh.takeover import RunSettings, served
 
+_CLOCK_MONOTONIC_COARSE = 6  # linux/time.h; Python has no name for it
+
 
 @dataclass(frozen=True)
 class Datapath:
@@ -73,7 +75,13 @@ def defines(config: Config, device: Device, vtep: str, vxlan_port: int) -> dict[
         "TCP_TIMEOUT_NS": _nanoseconds(config.tcp_timeout_s),
         "UDP_TIMEOUT_NS": _nanoseconds(config.udp_timeout_s),
         "NODE_COOKIE": netns_cookie(),
+        "TICK_NS": _tick_ns(),
     }
+
+
+def _tick_ns() -> int:
+    """How far the kernel's coarse clocks go on at once (clock_getres(2))."""
+    return _nanoseconds(time.clock_getres(_CLOCK_MONOTONIC_COARSE))
 
 
 def _nanoseconds(seconds: float) -> int:

@@ -44,6 +44,7 @@ _ALLOW_PREFIX, _ALLOW_IPV6 = 32, 1 << 31
 
 # Of a frontend, as bpf/types.h has them: enum frontend_flags.
 _SCHEDULER, _AFFINITY, _RESTRICTED = 3, 1 << 2, 1 << 3
+_PORT_BITS = 7  # of a protocol: PORT_BIT() there
 
 
 def address_to_int(address: str) -> int:
@@ -100,7 +101,19 @@ class Maps:
         leaf.id, leaf.pool, leaf.kind = frontend_id, pool_id, int(frontend.kind)
         leaf.target_port = socket.htons(frontend.target_port)
         leaf.flags = _flags(frontend)
+        if frontend.restricted:
+            self._set_open(frontend.key, is_open=False)
         self._update("frontends", self._frontend_key(frontend.key), leaf)
+        self.open_port(frontend)
+
+    def open_port(self, frontend: Frontend) -> None:
+        """Says that anyone may ask a frontend, if that is a published port without a list.
+
+        It is said of what is in the map, and taken back before that changes: in between, programs
+        look for the frontend itself.
+        """
+        if frontend.kind is FrontendKind.PORT and not frontend.restricted:
+            self._set_open(frontend.key, is_open=True)
 
     def clear_frontend_counters(self, frontend_id: int) -> None:
         """Lets an id that is given anew start from zero."""
@@ -109,6 +122,7 @@ class Maps:
 
     def delete_frontend(self, key: FrontendKey) -> None:
         """Removes a frontend; an absent one is a success."""
+        self._set_open(key, is_open=False)
         self._delete("frontends", self._frontend_key(key))
 
     def frontends(self, pools: Mapping[int, PoolKey]) -> list[StoredFrontend]:
@@ -140,6 +154,13 @@ class Maps:
         raw.address, raw.vni = address_to_int(key.address), key.vni
         raw.port, raw.protocol = socket.htons(key.port), int(key.protocol)
         return raw
+
+    def _set_open(self, key: FrontendKey, *, is_open: bool) -> None:
+        if key.vni or not key.port:
+            return
+        port, bit = ctypes.c_uint32(key.port), 1 << (int(key.protocol) & _PORT_BITS)
+        others = self._module.table("open_ports")[port].value & ~bit
+        self._update("open_ports", port, ctypes.c_uint8(others | bit * is_open))
 
     # -- allowed clients ------------------------------------------------------------------
 
@@ -282,10 +303,8 @@ class Maps:
     # -- sets -----------------------------------------------------------------------------
 
     def put_node(self, vtep: str) -> None:
-        """Makes a node known; the programs fill in the next hop."""
-        key = ctypes.c_uint32(address_to_int(vtep))
-        if key not in self._module.table("nodes"):
-            self._update("nodes", key, self._module.table("nodes").Leaf())
+        """Makes a node known."""
+        self._update("nodes", ctypes.c_uint32(address_to_int(vtep)), ctypes.c_uint32(1))
 
     def delete_node(self, vtep: str) -> None:
         """Forgets a node: what it wraps is dropped from now on."""

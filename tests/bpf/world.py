@@ -151,6 +151,8 @@ class World:
 
     def clear(self) -> None:
         """Empties every map."""
+        for key in self.table("frontends"):
+            self._open(key, 0)
         for name in _HASHES:
             self.table(name).clear()
         for pool in self._tables:
@@ -164,6 +166,7 @@ class World:
         for index in range(self._next_backend):
             self._put("live", index, 0)
         self._zero("health", self._next_backend)
+        self._zero("next_hops", self._next_backend)
         self._zero("avoided", 1)
         for pool, networks in self.maps.allowed().items():
             for network in networks:
@@ -176,7 +179,7 @@ class World:
 
     def node(self, *vteps: str) -> None:
         for vtep in vteps:
-            self._put("nodes", be32(vtep), self.table("nodes").Leaf())
+            self._put("nodes", be32(vtep), 1)
 
     def addresses(self, *addresses: str) -> None:
         """IPv4 or IPv6."""
@@ -257,6 +260,7 @@ class World:
             if leaf.id == number:
                 leaf.flags = flags
                 table[key] = leaf
+                self._open(key, not flags & RESTRICTED)
 
     def _frontend(self, kind: int, target: int = 0, **where: int) -> int:
         table = self.table("frontends")
@@ -264,7 +268,16 @@ class World:
         self._next_frontend += number > 0
         leaf = table.Leaf(id=number, pool=number, kind=kind, target_port=socket.htons(target))
         table[table.Key(**where)] = leaf
+        self._open(table.Key(**where), kind == _PORT)
         return number
+
+    def _open(self, frontend: Any, is_open: int) -> None:
+        """Says of a published port whether anyone may ask it, as the agent does."""
+        if frontend.vni or not frontend.port:
+            return
+        table, port = self.table("open_ports"), self._key("open_ports", socket.ntohs(frontend.port))
+        bit = 1 << (frontend.protocol & 7)
+        table[port] = table.Leaf(table[port].value & ~bit | bit * bool(is_open))
 
     def _key(self, name: str, value: int) -> Any:
         return self.table(name).Key(value)

@@ -59,12 +59,16 @@ class MemoryMaps:
         self.lists: dict[int, set[str]] = {}
         self.senders: dict[EndpointKey, Endpoint] = {}
         self.avoided: dict[int, int] = {}
+        self.opened: list[FrontendKey] = []
 
     def avoid(self, number: int, until_s: int) -> None:
         self.avoided[number] = until_s
 
     def put_frontend(self, frontend: Frontend, number: int, pool: int) -> None:
         self.stored_frontends[frontend.key] = StoredFrontend(frontend, number, pool)
+
+    def open_port(self, frontend: Frontend) -> None:
+        self.opened.append(frontend.key)
 
     def delete_frontend(self, key: FrontendKey) -> None:
         self.stored_frontends.pop(key, None)
@@ -362,6 +366,13 @@ def test_restarted_agent_gives_the_same_ids(maps: MemoryMaps, clock: Clock) -> N
     again.sync(desired("a", "b", "c"), whole=True)
     assert before[0].items() <= maps.stored_backends.items()
     assert maps.stored_frontends == before[1]
+
+
+def test_restarted_agent_says_again_which_ports_are_open(maps: MemoryMaps, clock: Clock) -> None:
+    """Maps of another shape had nowhere to say it."""
+    reconciler(maps, MemoryAttacher(), clock).sync(desired("a"), whole=True)
+    reconciler(maps, MemoryAttacher(), clock).adopt()
+    assert set(maps.opened) == set(maps.stored_frontends)
 
 
 def test_restarted_agent_keeps_counters_of_what_it_adopts(maps: MemoryMaps, clock: Clock) -> None:

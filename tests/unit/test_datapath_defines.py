@@ -31,6 +31,6 @@ def test_every_constant_is_given() -> None:
 def test_defaults_are_those_of_the_settings() -> None:
     made = defines(Config(), ETH0, "0.0.0.0", 4789)
     constants = {name: value for name, (_, value) in node_constants(source_dir()).items()}
-    of_a_node = {"NIC_IFINDEX", "NODE_COOKIE"}
+    of_a_node = {"NIC_IFINDEX", "NODE_COOKIE", "TICK_NS"}
     for name, value in {**constants, **sizes(source_dir())}.items():
         assert name in of_a_node or made.get(name, value) == value, name
