@@ -63,8 +63,9 @@ static __always_inline struct next_hop *next_hop(struct xdp_md *ctx, __u32 backe
 	__builtin_memcpy(hop->smac, fib.smac, 6);
 	__builtin_memcpy(hop->dmac, fib.dmac, 6);
 	hop->ifindex = fib.ifindex;
-	hop->vtep = vtep;
+	/* Behind a call: no store is moved over it, and what is believed is there by then. */
 	hop->resolved_ns = ask_clock();
+	hop->vtep = vtep;
 	return hop->ifindex == nic ? hop : NULL;
 }
 

@@ -4,17 +4,23 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
+from ebpfmesh.datapath.maps import Maps
 from ebpfmesh.model import Frontend, FrontendKey, FrontendKind, PoolKey, Protocol
 
 from .net import (
     CLIENT,
     FROM_CLIENT,
     NODE_A,
+    NODE_B,
     NODE_B_MAC,
     NODE_C,
     NODE_C_MAC,
@@ -29,6 +35,7 @@ from .world import SECOND, Service, be32, remote
 
 SOURCE, ENTRY = f"{CLIENT}:4000", f"{NODE_A}:{PUBLISHED}"
 ALSO_THERE = "10.0.0.7"
+OTHER_MAC = "02:00:00:00:00:bb"
 BALANCED = (Protocol.TCP, Protocol.UDP, Protocol.SCTP)
 _HOUR_NS = 3600 * SECOND
 
@@ -100,6 +107,90 @@ def test_backend_on_another_node_has_another_next_hop(node: Node, web: Service) 
     first = Ether(node.nic_xdp(packet()).data).dst
     node.set_backend(web.ids[THERE], vtep=be32(NODE_C))
     assert (first, Ether(node.nic_xdp(packet()).data).dst) == (NODE_B_MAC, NODE_C_MAC)
+
+
+@contextmanager
+def neighbour(change: str) -> Iterator[None]:
+    """Another one in place of node B; then it is as before."""
+    ip("neigh", *change.split(), "dev", "nic0")
+    try:
+        yield
+    finally:
+        ip("neigh", *f"replace {NODE_B} lladdr {NODE_B_MAC} nud permanent".split(), "dev", "nic0")
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True)
+
+
+def a_moment_later(node: Node, service: Service) -> None:
+    """What is known of the way to the backend is older than it is believed."""
+    table, key = node.table("next_hops"), ctypes.c_uint32(service.ids[THERE])
+    leaf = table[key]
+    leaf.resolved_ns -= 2 * SECOND
+    table[key] = leaf
+
+
+def test_node_with_another_mac_is_found_a_moment_later(node: Node, web: Service) -> None:
+    with neighbour(f"replace {NODE_B} lladdr {OTHER_MAC} nud permanent"):
+        a_moment_later(node, web)
+        assert Ether(node.nic_xdp(packet()).data).dst == OTHER_MAC
+    a_moment_later(node, web)
+    assert Ether(node.nic_xdp(packet()).data).dst == NODE_B_MAC
+
+
+def test_way_to_a_node_that_is_lost_is_the_kernels_to_find(node: Node, web: Service) -> None:
+    with neighbour(f"del {NODE_B}"):
+        a_moment_later(node, web)
+        assert [node.nic_xdp(packet()).verdict for _ in range(2)] == [XDP_PASS] * 2
+    assert node.nic_xdp(packet()).verdict == XDP_TX
+
+
+def test_way_that_leads_out_of_another_nic_is_the_kernels(node: Node, web: Service) -> None:
+    ip("route", "add", NODE_B, "via", "198.51.100.7", "dev", "nic1")
+    try:
+        a_moment_later(node, web)
+        asked = [node.nic_xdp(packet(), device) for device in ("nic0", "nic0", "nic1", "nic0")]
+        assert [result.verdict for result in asked] == [XDP_PASS, XDP_PASS, XDP_TX, XDP_PASS]
+    finally:
+        ip("route", "del", NODE_B)
+    a_moment_later(node, web)
+    assert node.nic_xdp(packet()).verdict == XDP_TX
+
+
+def test_node_that_has_left_gets_nothing_from_xdp(node: Node, web: Service) -> None:
+    node.maps.delete_node(NODE_B)
+    a_moment_later(node, web)
+    assert node.nic_xdp(packet()).verdict == XDP_PASS
+
+
+def test_port_is_open_only_while_its_frontend_is_there(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Known flows go by what is said of the port alone."""
+    written: list[str] = []
+
+    def noted(name: str) -> None:
+        whole = getattr(Maps, name)
+
+        def write(maps: Maps, table: str, *arguments: Any) -> None:
+            whole(maps, table, *arguments)
+            written.append(f"{table} {len(open_protocols(node))}")
+
+        monkeypatch.setattr(Maps, name, write)
+
+    noted("_update")
+    noted("_delete")
+    node.maps.put_frontend(published(), 1, 1)
+    node.maps.put_frontend(published(restricted=True), 1, 1)
+    node.maps.put_frontend(published(), 1, 1)
+    node.maps.delete_frontend(published().key)
+    assert written == [
+        *("frontends 0", "open_ports 1"),
+        *("open_ports 0", "frontends 0"),
+        *("frontends 0", "open_ports 1"),
+        *("open_ports 0", "frontends 0"),
+    ]
 
 
 @pytest.mark.parametrize("off_ns", [_HOUR_NS, -_HOUR_NS])

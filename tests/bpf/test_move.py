@@ -68,7 +68,9 @@ def _edit(file: Path, *changes: tuple[str, str]) -> None:
 
 @pytest.fixture(scope="module")
 def later(tmp_path_factory: pytest.TempPathFactory, programs_dir: Path) -> Object:
-    """A version to come: a flow has one more field in front, and there is one more reason."""
+    """A version to come: a flow has one more field in front, there is one more reason, and a number
+    has become a struct.
+    """
     directory = tmp_path_factory.mktemp("later") / "bpf"
     shutil.copytree(source_dir(), directory)
     _edit(
@@ -77,6 +79,7 @@ def later(tmp_path_factory: pytest.TempPathFactory, programs_dir: Path) -> Objec
         ("struct flow {\n", "struct flow {\n\t__u64 more;\n"),
         ("sizeof(struct flow) == 48", "sizeof(struct flow) == 56"),
     )
+    _edit(directory / "maps.h", ('nodes, "hash", __be32, u32', 'nodes, "hash", __be32, struct tag'))
     _edit(directory / "reasons.h", ("(X)     ", "(X)  X(first)  "))
     return load_object(programs_dir, directory)
 
@@ -137,6 +140,11 @@ def moved(datapath: Datapath, config: Config) -> None:
     end_move(datapath)
 
 
+def open_for(node: Node) -> int:
+    """What is said of the published port."""
+    return int(node.table("open_ports")[PUBLISHED].value)
+
+
 def reasons(node: Node, programs: Object) -> dict[str, int]:
     table = node.table("reasons")
     counts = {name: sum(table[index]) for index, (_, name) in programs.reasons.items()}
@@ -160,6 +168,8 @@ def test_a_flow_goes_on_in_the_maps_of_a_later_version(
     assert new.counter("frontend", 1) == before
     assert reasons(new, later) == counted
     assert new.backend_of() == entry
+    assert new.maps.nodes() == {NODE_A, NODE_B}
+    assert open_for(new) == open_for(old) != 0
     assert {leaf.more for leaf in new.flows().values()} == {0}
     answer = tcp(f"{task}:80", INSIDE, "A")
     assert new.overlay_egress(answer) == old.overlay_egress(answer)

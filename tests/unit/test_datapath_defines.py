@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
+
 from ebpfmesh.config import Config
 from ebpfmesh.datapath.datapath import defines
 from ebpfmesh.datapath.discover import Device
@@ -20,6 +24,16 @@ def test_timeouts_are_nanoseconds() -> None:
     assert made["SYN_TIMEOUT_NS"] == 1_500_000_000
     assert made["TCP_TIMEOUT_NS"] == 3600 * 10**9
     assert made["UDP_TIMEOUT_NS"] == 30 * 10**9
+
+
+@pytest.mark.parametrize("tick_ns", [10_000_000, 4_000_000, 3_333_333, 1_000_000])
+def test_tick_is_that_of_the_kernels_coarse_clock(
+    monkeypatch: pytest.MonkeyPatch, tick_ns: int
+) -> None:
+    """With 100, 250, 300 and 1000 of them in a second."""
+    coarse = 6
+    monkeypatch.setattr(time, "clock_getres", {coarse: tick_ns / 10**9}.__getitem__)
+    assert defines(Config(), ETH0, "192.0.2.11", 4789)["TICK_NS"] == tick_ns
 
 
 def test_every_constant_is_given() -> None:
