@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import pairwise
+from math import log
 from operator import length_hint
 
 import numpy as np
@@ -40,9 +41,15 @@ DEFAULT_SIZE = 16381
 _PERSON = b"ebpfmesh-maglev"
 # At most so many free slots are compared directly with the backends that still have a turn.
 _TAIL = 192
-# While half of the free slots are taken, a turn tries 2 ln 2 of them. So a stretch looks at
-# ln 2 * size positions, and a little more: backends differ.
-_LOOK_AHEAD = 0.75
+# A stretch takes half of the free slots, or a third where a backend has so many turns in all: fewer
+# tries, but more lists.
+_SHORT, _LONG = 3, 2
+_MANY_TURNS = 32
+# While an n-th of the free slots is taken, a turn tries n ln(n / (n - 1)) of them. So a stretch
+# looks at ln(n / (n - 1)) * size positions, and a little more: backends differ, those with few
+# turns most of all.
+_MARGIN = 0.05
+_SPREAD = 0.25
 _NOBODY = -1
 
 
@@ -102,7 +109,7 @@ class _Filling:
     """One table while it is filled.
 
     The paper's loop tries M ln M slots one by one. Here the turns are taken in stretches, each
-    half as long as there are free slots: numpy lists for every backend the next slots of its
+    a part of what is free: numpy lists for every backend the next slots of its
     permutation that were free when the stretch began, so a turn seldom meets a taken one. The last
     few slots, which a backend would search nearly its whole permutation for, are found the other
     way round: by the position of each free slot in the permutation.
@@ -110,6 +117,7 @@ class _Filling:
 
     def __init__(self, names: list[str], size: int) -> None:
         self.size = size
+        self.part = _SHORT if size >= _MANY_TURNS * len(names) else _LONG
         pairs = np.array([permutation(name, size) for name in names], dtype=np.int64)
         self.offset: Ints = pairs[:, 0]
         self.skip: Ints = pairs[:, 1]
@@ -122,7 +130,7 @@ class _Filling:
         """Let every turn claim a slot; as many turns as slots."""
         done = 0
         while (free := self.size - done) > _TAIL:
-            stretch = turns[done : done + (free + 1) // 2]
+            stretch = turns[done : done + -(-free // self.part)]
             self._claim(stretch)
             done += len(stretch)
         self._claim_tail(turns[done:])
@@ -152,14 +160,18 @@ class _Filling:
         a backend looks ahead is in proportion to its turns in this stretch.
         """
         turns = np.bincount(stretch, minlength=len(self.offset))
-        reach = np.ceil(turns * (_LOOK_AHEAD * self.size / len(stretch))).astype(np.int64)
+        tries = log(self.part / (self.part - 1)) + _MARGIN
+        wanted = turns * tries + np.sqrt(turns) * _SPREAD
+        reach = np.ceil(wanted * (self.size / len(stretch))).astype(np.int64)
         ahead = np.minimum(reach, self.size - self.position)
         ends = np.cumsum(ahead)
         steps = np.arange(ends[-1]) + np.repeat(self.position - ends + ahead, ahead)
-        slots = (np.repeat(self.offset, ahead) + np.repeat(self.skip, ahead) * steps) % self.size
-        free = self._owners[slots] < 0
+        slots = np.repeat(self.skip, ahead) * steps
+        slots += np.repeat(self.offset, ahead)
+        slots -= slots // self.size * self.size  # numpy divides faster than it takes remainders
+        free = np.flatnonzero(self._owners.take(slots) < 0)
         self.position += ahead
-        return slots[free], steps[free], np.concatenate(([0], np.cumsum(free)))[ends]
+        return slots.take(free), steps.take(free), np.searchsorted(free, ends)
 
     def _claim_one(self, backend: int) -> None:
         """Take one turn as the paper does."""
