@@ -16,6 +16,7 @@ import msgspec
 
 from bench import swarm
 from bench.node import BenchNode, bench_node, quiet
+from ebpfmesh.agent.coverage import Coverage
 from ebpfmesh.agent.journal import Journal
 from ebpfmesh.agent.keeper import Keeper
 from ebpfmesh.agent.readiness import Readiness
@@ -147,6 +148,7 @@ async def agent(home: Path, port: int, docker: Path, size: swarm.Size) -> None:
             node.reconciler,
             workers,
             readiness=Readiness(60.0),
+            coverage=Coverage(),
             journal=Journal(node.reconciler.actual),
             report=client.report,
         )

@@ -181,4 +181,5 @@ class Answers:
             link_up=local is None or local.link_up,
             behind=keeper.error,
             unsaved=self._saver.error,
+            uncovered=keeper.coverage.overdue,
         )

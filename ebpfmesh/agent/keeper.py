@@ -18,6 +18,7 @@ import structlog
 from msgspec.structs import replace
 
 from ebpfmesh.agent.containers import Containers, Source
+from ebpfmesh.agent.coverage import Coverage
 from ebpfmesh.agent.deathwatch import DeathWatch
 from ebpfmesh.agent.ingresswatch import IngressWatch
 from ebpfmesh.agent.journal import Journal
@@ -65,6 +66,7 @@ class Keeper:
         workers: Workers,
         *,
         readiness: Readiness,
+        coverage: Coverage,
         journal: Journal,
         report: ReportSink,
         seen: Iterable[str] = (),
@@ -80,6 +82,7 @@ class Keeper:
         self._viewer = viewer
         self._workers = workers
         self._readiness = readiness
+        self.coverage = coverage
         self.journal = journal
         self._starting: dict[str, BackendState] = {}
         self._seen = set(seen)
@@ -231,7 +234,8 @@ class Keeper:
         """The node as it was seen last; nothing before all of it has been seen once."""
         if self._tasks_seen is None or not self._links_seen:
             return
-        local = self._viewer.view(self._tasks_seen, self._starting | self._truth.states)
+        self._look_at_cover(self._tasks_seen)
+        local = self._viewer.view(self._tasks_seen, self._known)
         self._note_link(local)
         self.local = local = replace(local, ended=self._ended(local))
         self._forget(self.mesh.tasks.keys() | local.tasks.keys())
@@ -257,6 +261,7 @@ class Keeper:
                 await self._workers.links(self.reconciler.attach, desired, whole=whole)
             finally:
                 self.journal.look_at_links(self.reconciler.actual, mesh, self._attaches.causes)
+                self._look_at_cover(self._tasks_seen or ())
             self._attached = desired.attachments
         self.synced |= whole
         return True
@@ -289,8 +294,9 @@ class Keeper:
 
     def _with_news(self, local: LocalView, containers: Sequence[LocalContainer]) -> LocalView:
         """The node as it was seen last, but for what has been told of its tasks since."""
+        self._look_at_cover([one for one in containers if one.task_id in local.tasks])
         listed = {container.task_id: container.state for container in containers}
-        known = self._starting | self._truth.states
+        known = self._known
         tasks = {}
         for key, task in local.tasks.items():
             state = max(listed.get(key, task.state), known.get(key, BackendState.READY))
@@ -334,6 +340,8 @@ class Keeper:
         took_s, last_ns = 0.0, 0
         while True:
             await asyncio.sleep(max(_STARTING_POLL_S, _STARTING_REST * took_s))
+            if self.coverage.waiting:
+                self._look_at_cover(self._tasks_seen or ())
             if not self._starting or self._containers.listed is None:
                 last_ns = 0
                 continue
@@ -347,6 +355,28 @@ class Keeper:
                 self._origin_ns = last_ns or began_ns
                 self._because("a task that was starting")
             last_ns = began_ns
+
+    def _look_at_cover(self, containers: Iterable[LocalContainer]) -> None:
+        """No task gets flows before its links have programs, unless that takes too long."""
+        since_ns = self.coverage.look(
+            [
+                c
+                for c in containers
+                if c.state is BackendState.READY and c.task_id not in self._starting
+            ],
+            self._viewer.sandbox,
+            self.mesh.networks,
+            self.reconciler.attached,
+        )
+        if since_ns:
+            self.convergence.began(since_ns)
+            self._origin_ns = self._origin_ns or since_ns
+            self._because("programs at the links of a task")
+
+    @property
+    def _known(self) -> dict[str, BackendState]:
+        """What is known of this node's tasks ahead of dockerd, or beyond it."""
+        return self._starting | self.coverage.waiting | self._truth.states
 
     def _reported(self, local: LocalView) -> dict[str, BackendState]:
         """The states of this node's tasks, those that have ended included."""

@@ -13,7 +13,8 @@ class Condition(msgspec.Struct, frozen=True):
     """How an agent is doing.
 
     `link` is the one to the other nodes: `link_there` tells whether it exists, `link_up` whether it
-    has a carrier. `behind` and `unsaved` are errors, empty if there are none.
+    has a carrier. `behind` and `unsaved` are errors, empty if there are none. `uncovered` are tasks
+    that get flows, though programs are missing at their links.
     """
 
     hub: HubStatus
@@ -25,6 +26,7 @@ class Condition(msgspec.Struct, frozen=True):
     link_up: bool = True
     behind: str = ""
     unsaved: str = ""
+    uncovered: frozenset[str] = frozenset()
 
 
 def problems(now: Condition) -> tuple[str, ...]:
@@ -57,6 +59,9 @@ def _node(now: Condition) -> tuple[str, ...]:
         found.append(f"the link {now.link} to the other nodes is down")
     if not now.programs:
         found.append("no programs are attached")
+    if now.uncovered:
+        tasks = ", ".join(sorted(now.uncovered))
+        found.append(f"programs are missing at links of tasks that get flows: {tasks}")
     return tuple(found)
 
 

@@ -29,7 +29,7 @@ def endpoints(
     is no task, or whose veth is not found, is left out: its packets are not judged.
     """
     places = {(a.netns, a.ifindex): a.vni for a in attachments}
-    networks = {_network(a.netns): a.netns for a in attachments if a.vni}
+    networks = {network_of(a.netns): a.netns for a in attachments if a.vni}
     found = {}
     for container in containers:
         sandbox = sandboxes.get(container.id)
@@ -48,6 +48,6 @@ def endpoints(
     return found
 
 
-def _network(netns: str) -> str:
-    """The beginning of a network's id, out of ``<epoch>-<id>``."""
+def network_of(netns: str) -> str:
+    """The beginning of a network's id, out of ``<epoch>-<id>``; empty for the node's own."""
     return PurePath(netns).name.partition("-")[2]

@@ -13,6 +13,7 @@ import structlog
 import ebpfmesh
 from ebpfmesh.accepting import raise_limit_of_files
 from ebpfmesh.agent.answers import Answers
+from ebpfmesh.agent.coverage import Coverage
 from ebpfmesh.agent.detach import detach_strays
 from ebpfmesh.agent.follow import Follower, cover
 from ebpfmesh.agent.http import serve_metrics, serve_socket
@@ -126,13 +127,16 @@ class Agent:
         )
         self._hub_role = HubRole(config, self._swarm, self._certificates)
         readiness, seen = Readiness(config.ready_timeout_s), reconciler.ready_tasks()
+        coverage = Coverage()
         readiness.adopt(seen)
+        coverage.adopt(seen)
         self._keeper = Keeper(
             self._swarm,
             viewer,
             reconciler,
             self._workers,
             readiness=readiness,
+            coverage=coverage,
             journal=self._journal,
             report=self._hub.report,
             seen=seen | (known or MeshState()).tasks_on(info.node_id),

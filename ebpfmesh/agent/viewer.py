@@ -99,8 +99,12 @@ class Viewer:
         """Looks at the networks of those that have not been seen whole yet."""
         if self._gateways is None:
             self._gateways = look_at_host().gateway_network()
-        found = ((container.id, self._sandbox(container)) for container in containers)
+        found = ((container.id, self._look_into(container)) for container in containers)
         self._sandboxes = {key: sandbox for key, sandbox in found if sandbox is not None}
+
+    def sandbox(self, container: LocalContainer) -> Sandbox | None:
+        """Its network, as seen last; None if that has not been seen."""
+        return self._sandboxes.get(container.id)
 
     def view(
         self, containers: Sequence[LocalContainer], known: Mapping[str, BackendState]
@@ -140,7 +144,7 @@ class Viewer:
         found = nic_attachments(host, device, self._interfaces)
         return found + host.gateway_attachments()
 
-    def _sandbox(self, container: LocalContainer) -> Sandbox | None:
+    def _look_into(self, container: LocalContainer) -> Sandbox | None:
         """A container's network does not change once all that dockerd gave it is there."""
         seen = self._sandboxes.get(container.id)
         given = {end.address for end in container.endpoints.values()}

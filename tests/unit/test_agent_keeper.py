@@ -15,12 +15,14 @@ import msgspec
 import pytest
 from prometheus_client import generate_latest
 
+from ebpfmesh.agent.coverage import Coverage
 from ebpfmesh.agent.journal import Journal
 from ebpfmesh.agent.keeper import Keeper
 from ebpfmesh.agent.readiness import Readiness
 from ebpfmesh.agent.reconcile import Reconciler
 from ebpfmesh.agent.viewer import Viewer
 from ebpfmesh.agent.worker import Workers
+from ebpfmesh.datapath.discover import Sandbox
 from ebpfmesh.datapath.listening import Listener
 from ebpfmesh.model import (
     Attachment,
@@ -42,12 +44,13 @@ from ebpfmesh.swarm.api import (
     ContainerConfig,
     ContainerDoc,
     ContainerState,
+    EndpointDoc,
     NetworkDoc,
     NetworkSettings,
 )
 from ebpfmesh.swarm.errors import DockerUnavailable
 from ebpfmesh.swarm.events import Event, Kind
-from ebpfmesh.swarm.local import SERVICE_ID, TASK_ID, LocalContainer
+from ebpfmesh.swarm.local import SERVICE_ID, TASK_ID, Endpoint, LocalContainer
 
 READY, STARTING, DRAINING, STOPPING, GONE = BackendState
 PATIENCE_S = 20.0
@@ -71,7 +74,13 @@ def doc_of(container: LocalContainer) -> ContainerDoc:
         container.id,
         ContainerState("running", running=True, pid=container.pid, started_at=started),
         ContainerConfig({TASK_ID: container.task_id, SERVICE_ID: container.service_id}),
-        NetworkSettings(container.sandbox),
+        NetworkSettings(
+            container.sandbox,
+            networks={
+                key: EndpointDoc(network_id=key, ip_address=end.address)
+                for key, end in container.endpoints.items()
+            },
+        ),
     )
 
 
@@ -91,6 +100,7 @@ class FakeNode:
         self.attached: Set[Attachment] = frozenset()
         self.attachments: frozenset[Attachment] = frozenset()
         self.desired = self.actual = Desired()
+        self.peers: dict[str, int] = {}
         self.sync_error: Exception | None = None
         self.link_up = True
         self.heard: list[dict[str, BackendState]] = []
@@ -105,6 +115,7 @@ class FakeNode:
             cast(Reconciler, self),
             cast(Workers, workers),
             readiness=readiness,
+            coverage=Coverage(),
             journal=Journal(self.actual),
             report=self._report,
             seen=seen,
@@ -170,6 +181,10 @@ class FakeNode:
             attachments=self.attachments,
             link_up=self.link_up,
         )
+
+    def sandbox(self, container: LocalContainer) -> Sandbox | None:
+        assert container in self.containers_seen
+        return Sandbox(None, {}, self.peers)
 
     def sync(self, desired: Desired, *, whole: bool, touched: object) -> int:
         del whole, touched  # of the Reconciler's interest
@@ -432,6 +447,41 @@ async def test_while_programs_are_put_in_place_changes_are_followed() -> None:
         assert not node.attached
         node.placing.set()
         await until(lambda: node.attached == node.attachments)
+
+
+@pytest.mark.asyncio
+async def test_a_task_that_begins_waits_for_programs_at_its_links() -> None:
+    """The hubs hear of it when they are there, and nobody else has to wait."""
+    other = msgspec.structs.replace(TASK, id="t2", node_id="n2")
+    mesh = msgspec.structs.replace(MESH, tasks={"t1": TASK, "t2": other})
+    container = msgspec.structs.replace(CONTAINER, endpoints={"net0": Endpoint("10.0.0.3", "")})
+    async with running(mesh, containers=[container], peers={"10.0.0.3": 7}) as node:
+        node.placing.clear()
+        await until(lambda: node.state is STARTING and bool(node.reports))
+        assert node.desired.backends[BackendKey("t2", 4096)].state is READY
+        assert node.reports[-1][0] == {"t1": STARTING}
+        node.attachments = frozenset({Attachment("overlay", "/ns/1-net0", 7, "veth0", 4096)})
+        node.keeper.look_again("links")
+        await until(lambda: node.desired.attachments == node.attachments)
+        assert node.state is STARTING
+        before_ns = time.time_ns()
+        node.placing.set()
+        await until(lambda: node.state is READY)
+        tasks, origin_ns = node.reports[-1]
+        assert tasks == {"t1": READY}
+        assert 0 < origin_ns < before_ns
+
+
+@pytest.mark.asyncio
+async def test_programs_that_stand_are_enough_while_others_are_put_in_place() -> None:
+    place = Attachment("overlay", "/ns/1-net0", 7, "veth0", 4096)
+    container = msgspec.structs.replace(CONTAINER, endpoints={"net0": Endpoint("10.0.0.3", "")})
+    async with running(containers=[container], peers={"10.0.0.3": 7}) as node:
+        node.placing.clear()
+        await until(lambda: node.state is STARTING)
+        node.attached = {place}
+        await until(lambda: node.state is READY)
+        assert not node.keeper.synced
 
 
 @pytest.mark.asyncio

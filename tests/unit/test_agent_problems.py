@@ -52,6 +52,10 @@ def test_a_hub_that_was_never_confirmed() -> None:
         ),
         ({"programs": 0}, "no programs are attached"),
         (
+            {"uncovered": frozenset({"t2", "t1"})},
+            "programs are missing at links of tasks that get flows: t1, t2",
+        ),
+        (
             {"unsaved": "no space"},
             "a restart without a manager would begin with an old state: no space",
         ),
