@@ -41,6 +41,12 @@ class Block(NamedTuple):
         return int(struct.unpack_from("<I", self.data, 8)[0])
 
     @property
+    def time_ns(self) -> int:
+        """When a packet was seen, or till when statistics count."""
+        high, low = struct.unpack_from("<II", self.data, 12)
+        return int(high << 32 | low)
+
+    @property
     def dropped(self) -> int:
         """What the statistics of `statistics` say was lost."""
         return int(struct.unpack_from("<Q", self.data, 36)[0])

@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 MAX_CAPTURES = 4
 MAX_PLACES = 64
 _MOST = 500  # packets at a time
-_SILENCE_S = 1.0
+_SILENCE_S = 0.2
 _PAUSE_S = 0.02
 
 
@@ -206,20 +206,21 @@ class Recording:
         return pcapng.section(f"ebpfmesh {ebpfmesh.__version__}") + b"".join(blocks)
 
     def more(self) -> bytes:
-        """What has come, in the order of time; statistics if nothing has for a while. Blocks."""
+        """What has come, in the order of time; statistics if nothing has for a while. Blocks.
+
+        These tell till when all has been told: who ends a capture waits for that.
+        """
+        looked_ns = time.time_ns()
         wait_s = max(0.0, min(_SILENCE_S, self._end - time.monotonic()))
         ready, _, _ = select.select(self._taps, (), (), wait_s)
         found = [(number, copy) for number, copy in self._taken(ready)]
         found.sort(key=lambda each: each[1].time_ns)
         found = found[: self._left]
         self._left -= len(found)
-        return (
-            b"".join(
-                pcapng.packet(number, c.time_ns, c.data, c.length, outbound=c.outbound)
-                for number, c in found
-            )
-            or self.statistics()
-        )
+        return b"".join(
+            pcapng.packet(number, c.time_ns, c.data, c.length, outbound=c.outbound)
+            for number, c in found
+        ) or self.statistics(looked_ns)
 
     def _taken(self, ready: Sequence[Tap]) -> Iterator[tuple[int, Copy]]:
         for tap in ready:
@@ -233,12 +234,11 @@ class Recording:
                     break
                 yield number, copy
 
-    def statistics(self) -> bytes:
-        """What each place has seen, and lost, so far."""
-        now_ns = time.time_ns()
+    def statistics(self, at_ns: int = 0) -> bytes:
+        """What each place has seen, and lost, till `at_ns`; if that is 0, till now."""
+        at_ns = at_ns or time.time_ns()
         return b"".join(
-            pcapng.statistics(number, now_ns, *tap.counts())
-            for number, tap in enumerate(self._taps)
+            pcapng.statistics(number, at_ns, *tap.counts()) for number, tap in enumerate(self._taps)
         )
 
     def close(self) -> None:

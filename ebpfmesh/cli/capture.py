@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, BinaryIO
 
 import typer
@@ -21,6 +24,7 @@ from ebpfmesh.cli.options import SocketOption
 from ebpfmesh.pcapng import Block
 
 _USUAL = Capture("")
+_AHEAD_NS = 500_000_000
 
 
 def capture(
@@ -80,24 +84,53 @@ def _file(write: Path | None) -> Iterator[BinaryIO]:
 def _copy(blocks: Iterable[Block], file: BinaryIO) -> tuple[int, int]:
     """Returns how many packets there were, and how many were lost. Ctrl-C ends it, too.
 
-    Statistics come again and again, to say that the agent is there: the last ones count.
+    What has passed until then is still on its way here, and is waited for; a second Ctrl-C ends
+    that. Statistics come again and again, to say that the agent is there: the last ones count.
     """
-    packets = 0
+    packets = places = 0
     last: dict[int, Block] = {}
-    try:
+    with suppress(KeyboardInterrupt), _ctrl_c() as pressed:
         for block in blocks:
             packets += block.kind == pcapng.PACKET
+            places += block.kind == pcapng.INTERFACE
             if block.kind == pcapng.STATISTICS:
                 last[block.place] = block
             else:
                 file.write(block.data)
             file.flush()
-    except KeyboardInterrupt:
-        pass
+            if pressed and _is_later(block, pressed[0], places):
+                break
     for block in last.values():
         file.write(block.data)
     file.flush()
     return packets, sum(block.dropped for block in last.values())
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[list[int]]:
+    """When Ctrl-C was pressed first; the second time is as usual."""
+    pressed: list[int] = []
+
+    def press(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, before)
+        pressed.append(time.time_ns())
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _is_later(block: Block, pressed_ns: int, places: int) -> bool:
+    """Whether all that was seen till then has come before this block.
+
+    Statistics say so where no packet comes; where they come all the time, those of one place may
+    be ahead of another's for a moment.
+    """
+    if block.kind == pcapng.STATISTICS:
+        return block.place == places - 1 and block.time_ns >= pressed_ns
+    return block.kind == pcapng.PACKET and block.time_ns >= pressed_ns + _AHEAD_NS
 
 
 def _say(counted: tuple[int, int]) -> None:

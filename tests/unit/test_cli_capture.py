@@ -1,20 +1,26 @@
 from __future__ import annotations
 
+import io
 import os
 import pty
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from ebpfmesh import pcapng
+from ebpfmesh.cli.capture import _copy
+from ebpfmesh.pcapng import Block
 from tests.unit.fake_agent import FakeAgent, a_place, an_agent, invoke
 
 HEAD = pcapng.section("test") + pcapng.interface("eth0", "", 96)
 PACKETS = b"".join(pcapng.packet(0, n, bytes([n]), 1, outbound=False) for n in range(3))
 FIRST, LAST = pcapng.statistics(0, 1, 1, 0), pcapng.statistics(0, 2, 5, 2)
+SECOND_NS = 10**9
 ASKED = "/capture?count=1000&seconds=60.0&snaplen=262"
 
 
@@ -76,3 +82,43 @@ def test_a_service_that_is_not_there(agent: FakeAgent, tmp_path: Path) -> None:
 
 def test_no_agent_is_exit_3(place: Path, tmp_path: Path) -> None:
     assert invoke("capture", "echo", "-w", str(tmp_path / "file"))[0] == 3
+
+
+PLACES = [Block(pcapng.INTERFACE, pcapng.interface(name, "", 96)) for name in ("eth0", "eth1")]
+
+
+def seen_at(time_ns: int) -> list[Block]:
+    return [Block(pcapng.PACKET, pcapng.packet(0, time_ns, b"x", 1, outbound=False))]
+
+
+def counted_at(time_ns: int) -> list[Block]:
+    places = range(len(PLACES))
+    return [Block(pcapng.STATISTICS, pcapng.statistics(n, time_ns, 1, 1)) for n in places]
+
+
+@pytest.mark.parametrize(("end", "counted"), [(counted_at, (3, 2)), (seen_at, (4, 2))])
+def test_ctrl_c_waits_for_what_has_passed_already(
+    end: Callable[[int], list[Block]], counted: tuple[int, int]
+) -> None:
+    """The agent sends what it has copied a little later."""
+    begin = time.time_ns()
+
+    def blocks() -> Iterator[Block]:
+        yield from [*PLACES, *seen_at(begin)]
+        os.kill(os.getpid(), signal.SIGINT)
+        yield from [*seen_at(begin), *counted_at(begin), *seen_at(time.time_ns())]
+        yield from end(begin + 60 * SECOND_NS)
+        pytest.fail("it goes on")
+
+    assert _copy(blocks(), io.BytesIO()) == counted
+
+
+def test_ctrl_c_twice_ends_it_at_once() -> None:
+    def blocks() -> Iterator[Block]:
+        for time_ns in range(3):
+            yield from seen_at(time_ns)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert _copy(blocks(), io.BytesIO())[0] == 2
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
