@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A flow that becomes established just while it is looked for.
+
+Another CPU puts it into the map of established ones, and takes it out of the other: between the
+look into the one and the look into the other it seems to be in neither. No run can be stopped
+there; so the first look of each search goes into a map that is always empty.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from msgspec.structs import replace
+
+from ebpfmesh.datapath.loader import Module
+from ebpfmesh.datapath.object import Object, ProgramSpec
+
+from .net import (
+    ALICE,
+    CLIENT,
+    FROM_CLIENT,
+    NODE_A,
+    NODE_B,
+    NODE_C,
+    PUBLISHED,
+    TARGET,
+    THERE,
+    VIP,
+    VNI,
+    WEB_1,
+    WEB_2,
+    tcp,
+)
+from .node import Node
+from .prog_run import Result
+from .sandbox import ifindex
+from .world import TABLE_SIZE, be32, remote
+
+KINDS = ("flows", "replies", "entries")
+INSIDE, SERVER, TASK = f"{ALICE}:4000", f"{VIP}:80", f"{WEB_1}:80"
+OUTSIDE, PORT = f"{CLIENT}:4000", f"{NODE_A}:{PUBLISHED}"
+
+_SIZE, _LOAD_64, _CALL, _LOOK_UP = 8, 0x18, 0x85, 1  # bpf_map_lookup_elem
+
+
+def looks_up(program: ProgramSpec, offset: int) -> bool:
+    """Whether the map that is loaded there is then looked into."""
+    code = program.code
+    while code[offset] != _CALL:
+        offset += 2 * _SIZE if code[offset] == _LOAD_64 else _SIZE
+    return int.from_bytes(code[offset + 4 : offset + 8], "little") == _LOOK_UP
+
+
+def searches(program: ProgramSpec) -> Iterator[tuple[int, int]]:
+    """Where in `maps` the looks for one flow begin and end: both kinds of map, and once more."""
+    names = [name if looks_up(program, offset) else "" for offset, name in program.maps]
+    for kind in KINDS:
+        wanted = [kind, f"transient_{kind}", kind]
+        yield from ((n, n + 2) for n in range(len(names)) if names[n : n + 3] == wanted)
+
+
+def blind(made: Object, *, twice: bool) -> Object:
+    """The programs, with nothing to be found at the first look; or not at the third either."""
+
+    def blinded(program: ProgramSpec) -> ProgramSpec:
+        found = list(searches(program))
+        at = {first for first, _ in found} | ({last for _, last in found} if twice else set())
+        maps = ((o, f"no_{name}" if n in at else name) for n, (o, name) in enumerate(program.maps))
+        return replace(program, maps=tuple(maps))
+
+    empty = [
+        replace(spec, name=f"no_{spec.name}", pinned=False)
+        for spec in made.maps
+        if spec.name in KINDS
+    ]
+    programs = tuple(map(blinded, made.programs))
+    return replace(made, maps=(*made.maps, *empty), programs=programs)
+
+
+class Nodes(NamedTuple):
+    """One node, with the same maps; a packet that comes `late` meets a flow that just moves."""
+
+    usual: Node
+    late: Node
+    lost: Node
+
+
+@pytest.fixture(scope="module")
+def modules(programs: Object, bpffs: Path) -> Iterator[list[Module]]:
+    constants = {
+        "NODE_VTEP": be32(NODE_A),
+        "NIC_IFINDEX": ifindex("nic0"),
+        "MAGLEV_SIZE": TABLE_SIZE,
+        "MAX_FLOWS": 1024,
+    }
+    objects = (programs, blind(programs, twice=False), blind(programs, twice=True))
+    opened = [Module(each, constants, bpffs / "moving") for each in objects]
+    yield opened
+    for module in opened:
+        module.close()
+
+
+@pytest.fixture
+def nodes(modules: list[Module]) -> Iterator[Nodes]:
+    usual = Node(modules[0])
+    usual.node(NODE_A, NODE_B, NODE_C)
+    usual.addresses(NODE_A)
+    others = [copy.copy(usual) for _ in modules[1:]]
+    for other, module in zip(others, modules[1:], strict=True):
+        other._programs = module
+    yield Nodes(usual, *others)
+    usual.clear()
+
+
+def on_a_vip(node: Node) -> None:
+    """An established connection, whose backend a new one would not get."""
+    web = node.vip(VIP, VNI).backends(WEB_1)
+    node.overlay_ingress(tcp(INSIDE, SERVER, "S"))
+    node.overlay_egress(tcp(TASK, INSIDE, "SA"))
+    node.overlay_ingress(tcp(INSIDE, SERVER, "A"))
+    web.backends(WEB_2).choose(WEB_2)
+
+
+def at_the_entry_node(node: Node) -> None:
+    """The same."""
+    web = node.port(PUBLISHED, TARGET).backends(remote(THERE))
+    for flags in ("S", "A"):
+        node.nic_xdp(tcp(OUTSIDE, PORT, flags, macs=FROM_CLIENT))
+    web.backends(remote("10.0.0.7")).choose("10.0.0.7")
+
+
+def asked(node: Node) -> Result:
+    return node.overlay_ingress(tcp(INSIDE, SERVER, "PA"))
+
+
+def answered(node: Node) -> Result:
+    return node.overlay_egress(tcp(TASK, INSIDE, "PA"))
+
+
+def entered(node: Node) -> Result:
+    return node.nic_xdp(tcp(OUTSIDE, PORT, "PA", macs=FROM_CLIENT))
+
+
+@pytest.mark.parametrize(
+    ("begin", "run"), [(on_a_vip, asked), (on_a_vip, answered), (at_the_entry_node, entered)]
+)
+def test_who_looks_for_a_flow_that_moves_finds_it(
+    nodes: Nodes, begin: Callable[[Node], None], run: Callable[[Node], Result]
+) -> None:
+    begin(nodes.usual)
+    expected = run(nodes.usual)
+    assert run(nodes.late) == expected
+    assert run(nodes.lost) != expected, "it was found at a look that should see nothing"
