@@ -24,6 +24,7 @@ class Side(StrEnum):
     """What lies between them."""
 
     DIRECT = "direct"
+    ATTACHED = "direct, programs attached"
     EBPFMESH = "ebpfmesh"
     SOCKET = "ebpfmesh, socket"
     IPTABLES = "iptables"

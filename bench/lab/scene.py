@@ -170,6 +170,7 @@ class Scene:
         vip = self._vip(PLAIN)
         here = (client.node, client.pid)
         yield Way(Path.VIP, Side.DIRECT, *here, _each(tasks, Side.DIRECT))
+        yield self._attached(NEAR)
         yield self._balanced(NEAR, Side.EBPFMESH)
         if self.sockets:
             yield self._balanced(FAR, Side.SOCKET)
@@ -178,6 +179,12 @@ class Scene:
             (Side.NFTABLES, rules.nftables("output", vip, PORTS[Side.NFTABLES], tasks)),
         ):
             yield Way(Path.VIP, side, *here, _each([vip], side), made, here)
+
+    def _attached(self, node: str) -> Way:
+        """What packets pay that nobody balances, where others are balanced."""
+        client, tasks = self.clients[node], [task.overlay for task in self.tasks[node]]
+        targets = _each(tasks, Side.ATTACHED)
+        return Way(Path.VIP, Side.ATTACHED, client.node, client.pid, targets)
 
     def _balanced(self, node: str, side: Side) -> Way:
         client = self.clients[node]
