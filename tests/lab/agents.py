@@ -41,8 +41,8 @@ class Agents:
 
     def restart(self) -> None:
         """All of them, with the settings that they have."""
-        for node in self.nodes:
-            self._lab.stop_agent(node)
+        with ThreadPoolExecutor() as executor:
+            list(executor.map(self._lab.stop_agent, self.nodes))
         self.start_missing()
 
     def upgrade(self, node: str, **settings: str) -> None:

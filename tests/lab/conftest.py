@@ -103,13 +103,23 @@ def xdp(session: Session, request: pytest.FixtureRequest) -> str:
     return mode
 
 
-@pytest.fixture
-def world(session: Session, request: pytest.FixtureRequest) -> Iterator[World]:
-    """Services and networks for one test."""
-    if not {"return_mode", "xdp"} & set(request.fixturenames):
-        session.agents.use()
+@contextmanager
+def world_in(session: Session) -> Iterator[World]:
+    """Services and networks up to the end of the context.
+
+    To make and to take away takes seconds: tests that only send packets share them.
+    """
     world = World(*session)
     try:
         yield world
     finally:
         world.clear()
+
+
+@pytest.fixture
+def world(session: Session, request: pytest.FixtureRequest) -> Iterator[World]:
+    """Services and networks for one test."""
+    if not {"return_mode", "xdp"} & set(request.fixturenames):
+        session.agents.use()
+    with world_in(session) as world:
+        yield world

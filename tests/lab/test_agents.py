@@ -9,6 +9,7 @@ import json
 import os
 import stat
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 from ebpfmesh.lab.lab import Node
 from ebpfmesh.lab.processes import wait_until
 
+from .conftest import Session, world_in
 from .traffic import CLIENT, Held
 from .world import Task, World, on
 
@@ -35,19 +37,28 @@ class Vote(NamedTuple):
     inside: Task
 
 
-@pytest.fixture
-def vote(world: World) -> Vote:
+@pytest.fixture(scope="module")
+def network(session: Session) -> Iterator[str]:
     """Two tasks with a VIP and a port; a client inside, on the node without a task."""
-    network = world.network("overlay1")
-    inside = world.idle("client", network, "node3")
-    world.service(
-        "vote",
-        replicas=2,
-        networks=[network],
-        publish=["8080:80", "8080:80/udp"],
-        options=on("node1", "node2"),
-    )
+    session.agents.use()
+    with world_in(session) as world:
+        network = world.network("overlay1")
+        world.idle("client", network, "node3")
+        world.service(
+            "vote",
+            replicas=2,
+            networks=[network],
+            publish=["8080:80", "8080:80/udp"],
+            options=on("node1", "node2"),
+        )
+        yield network
+
+
+@pytest.fixture
+def vote(world: World, network: str) -> Vote:
+    """Before each test all agents run, and know of both tasks."""
     world.wait_ready("vote", 2, "node3")
+    (inside,) = world.tasks("client")
     return Vote(f"{world.vip('vote', network)}:80", inside)
 
 

@@ -3,20 +3,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
+from .conftest import Session, world_in
 from .traffic import Place
 from .world import Task, World, on
 
 NODES = ["node1", "node2", "node3"]
 
 
-@pytest.fixture
-def vote(world: World) -> list[Task]:
+@pytest.fixture(scope="module")
+def vote(session: Session) -> Iterator[list[Task]]:
     """Two tasks on two of three nodes, in no network of their own."""
+    session.agents.use()
     publish = ["8080:80", "8080:80/udp"]
-    world.service("vote", replicas=2, publish=publish, options=on("node1", "node2"))
-    return world.tasks("vote")
+    with world_in(session) as world:
+        world.service("vote", replicas=2, publish=publish, options=on("node1", "node2"))
+        yield world.tasks("vote")
 
 
 def test_nodes_ask_themselves_and_each_other(world: World, vote: list[Task]) -> None:

@@ -13,6 +13,7 @@ from ebpfmesh.lab.plan import CLIENT_ADDRESS
 from ebpfmesh.lab.processes import wait_until
 from ebpfmesh.status import PolicyStatus
 
+from .conftest import Session, world_in
 from .traffic import CLIENT, Place
 from .world import INGRESS, World, on
 
@@ -22,11 +23,20 @@ TIMEOUT_S = 30
 TIMED_OUT = 28  # of curl
 
 
-@pytest.fixture
-def vote(world: World) -> World:
+@pytest.fixture(scope="module")
+def served(session: Session) -> Iterator[World]:
     """Three tasks on two nodes."""
-    world.service("vote", replicas=3, publish=["8080:80"], options=on("node1", "node2"))
-    return world
+    session.agents.use()
+    with world_in(session) as world:
+        world.service("vote", replicas=3, publish=["8080:80"], options=on("node1", "node2"))
+        yield world
+
+
+@pytest.fixture
+def vote(served: World) -> Iterator[World]:
+    """Without a label before each test."""
+    yield served
+    label(served, remove=("scheduler", "affinity", "prefer", "allow"))
 
 
 def label(world: World, *add: str, remove: tuple[str, ...] = (), **policy: Any) -> None:

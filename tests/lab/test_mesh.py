@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from ipaddress import IPv4Network, ip_address
 
 import pytest
 
 from ebpfmesh.lab.plan import CLIENT_ADDRESS, plan_nodes
 
+from .conftest import Session, world_in
 from .traffic import CLIENT, MB, Http
 from .world import Task, World, assert_shares, on
 
@@ -17,12 +19,13 @@ PAIRS = 10_000
 SURROGATES = IPv4Network("240.0.0.0/5")
 
 
-@pytest.fixture
-def vote(world: World, return_mode: str) -> list[Task]:
+@pytest.fixture(scope="module")
+def vote(session: Session, return_mode: str) -> Iterator[list[Task]]:
     """Two tasks on two of three nodes."""
     publish = ["8080:80", "8080:80/udp"]
-    world.service("vote", replicas=2, publish=publish, options=on("node1", "node2"))
-    return world.tasks("vote")
+    with world_in(session) as world:
+        world.service("vote", replicas=2, publish=publish, options=on("node1", "node2"))
+        yield world.tasks("vote")
 
 
 def test_every_node_balances_and_the_task_sees_the_client(world: World, vote: list[Task]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from ebpfmesh.lab.processes import wait_until
 
-from ..conftest import Session
+from ..conftest import Session, world_in
 from ..corners import Kept
 from ..traffic import CLIENT, Place
 from ..world import INGRESS, Task, World, on
@@ -118,11 +118,8 @@ def assert_all_open(kept: list[Kept]) -> None:
 @pytest.fixture(scope="package")
 def made(session: Session) -> Iterator[Ground]:
     session.agents.use()
-    world = World(*session)
-    try:
+    with world_in(session) as world:
         yield Ground(world)
-    finally:
-        world.clear()
 
 
 @pytest.fixture

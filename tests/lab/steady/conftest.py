@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from ..conftest import Session
+from ..conftest import Session, world_in
 from ..traffic import CLIENT, Place
 from ..world import Task, World, on
 
@@ -40,8 +40,7 @@ class Steady(NamedTuple):
 @pytest.fixture(scope="package")
 def services(session: Session) -> Iterator[Steady]:
     session.agents.use()
-    world = World(*session)
-    try:
+    with world_in(session) as world:
         network = world.network("steady")
         near, far = world.idle("near", network, "node1"), world.idle("far", network, "node3")
         world.service(
@@ -54,8 +53,6 @@ def services(session: Session) -> Iterator[Steady]:
         world.wait_ready("vote", 2, "node1", "node3")
         vip = f"{world.vip('vote', network)}:80"
         yield Steady(world, world.tasks("vote"), vip, world.every_node(8080), near, far)
-    finally:
-        world.clear()
 
 
 @pytest.fixture
