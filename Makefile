@@ -17,7 +17,15 @@ USER_OF_SUDO := $(if $(filter $(SUDO_UID),$(shell stat -c %u .)),sudo -EH -u $(S
 # Root leaves no caches behind, for the same reason.
 ROOT_PYTEST := PYTHONDONTWRITEBYTECODE=1 $(BIN)/pytest -p no:cacheprovider
 
+# Whole files go to so many workers, in order of their names. In xdist's own order the fewest tests
+# come last, and with them the longest: the fuzzer's.
+WORKERS := 2
+SIDE_BY_SIDE := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+# One after the other, but for what only reads (`checks`).
+ifndef ONLY_READING
 .NOTPARALLEL:
+endif
 .DELETE_ON_ERROR:
 
 .PHONY: help
@@ -42,7 +50,15 @@ demo: need-root setup ## A Swarm of three nodes on this machine, balanced by ebp
 	$(BIN)/ebpfmesh demo
 
 .PHONY: test
-test: need-root setup lint types unit alerts docs bpf lab ## All of the checks below (root)
+test: need-root setup checks unit bpf lab ## All of the checks below (root)
+
+DOCS_STAMP := $(VENV)/.installed-docs
+
+.PHONY: checks
+checks: $(STAMP) $(DOCS_STAMP)
+	@scripts/setup-tools.sh alerts promtool:prometheus
+	$(MAKE) --jobs $(WORKERS) --output-sync=target --no-print-directory ONLY_READING=1 \
+		types lint alerts docs
 
 .PHONY: lint
 lint: $(STAMP) ## Style, format and direction of imports
@@ -57,7 +73,7 @@ types: $(STAMP) ## mypy --strict
 
 .PHONY: unit
 unit: $(STAMP) ## Tests of pure code: no root, no kernel, no Docker
-	$(USER_OF_SUDO) $(BIN)/pytest tests/unit
+	$(USER_OF_SUDO) $(BIN)/pytest $(SIDE_BY_SIDE) tests/unit
 
 .PHONY: alerts
 alerts: $(STAMP) ## Prometheus's own opinion of rules and metrics (root, to install it)
@@ -70,8 +86,6 @@ test-page: $(STAMP) ## The agent's page in headless Chromium (root, to install i
 	@scripts/setup-tools.sh test-page chromium:chromium
 	$(USER_OF_SUDO) env EBPFMESH_PICTURES=$(PICTURES) $(BIN)/pytest tests/page
 
-DOCS_STAMP := $(VENV)/.installed-docs
-
 $(DOCS_STAMP): $(STAMP)
 	$(USER_OF_SUDO) $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@$(USER_OF_SUDO) touch $@
@@ -82,7 +96,7 @@ docs: $(DOCS_STAMP) ## The documentation as pages, in build/docs; no warning is 
 
 .PHONY: bpf
 bpf: need-root $(STAMP) ## Packets through the programs in the kernel (root)
-	$(ROOT_PYTEST) tests/bpf
+	$(ROOT_PYTEST) $(SIDE_BY_SIDE) tests/bpf
 
 COUNT := 1000000
 SEED := 1

@@ -23,8 +23,9 @@ from .world import TABLE_SIZE, be32
 MakeNode = Callable[..., Node]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="package", autouse=True)
 def bpffs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Whichever test is a worker's first: none sees this machine's own network."""
     if os.geteuid() != 0:
         pytest.fail("these tests load programs into the kernel: run them as root", pytrace=False)
     root = tmp_path_factory.mktemp("bpffs")
@@ -36,7 +37,11 @@ def bpffs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def programs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the compiled programs are kept: for all tests, or for longer if the caller says so."""
     given = os.environ.get("EBPFMESH_OBJECT_DIR")
-    return Path(given) if given else tmp_path_factory.mktemp("objects")
+    if given:
+        return Path(given)
+    root = tmp_path_factory.getbasetemp()
+    # Workers share what the first of them compiles.
+    return (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "objects"
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ebpfmesh.datapath.cgroup import attach_socket_programs, detach_socket_programs
 from ebpfmesh.datapath.loader import Module
 
+_PREFIX = "ebpfmesh-test-"
 _JOIN = "import os, socket; open(os.environ['CGROUP'] + '/cgroup.procs', 'w').write('0')\n"
 
 
@@ -36,12 +37,21 @@ class Processes:
         return (done.stdout or done.stderr.strip().rpartition("\n")[2]).strip()
 
 
+def _remove_left(root: Path) -> None:
+    """Of those who were killed: their programs go with the cgroup."""
+    for left in root.glob(f"{_PREFIX}*"):
+        if not Path(f"/proc/{left.name.removeprefix(_PREFIX)}").exists():
+            with suppress(FileNotFoundError):  # another worker was quicker
+                left.rmdir()
+
+
 @contextmanager
 def node_processes(module: Module, pins: Path) -> Iterator[Processes]:
     """Processes of a cgroup of their own, with the programs of `module` at their sockets."""
     with tempfile.TemporaryDirectory(prefix="ebpfmesh-cgroup-") as root:
         subprocess.run(["mount", "-t", "cgroup2", "none", root], check=True)
-        cgroup = Path(root) / f"ebpfmesh-test-{os.getpid()}"
+        _remove_left(Path(root))
+        cgroup = Path(root) / f"{_PREFIX}{os.getpid()}"
         cgroup.mkdir()
         try:
             attach_socket_programs(module, str(cgroup), pins)
