@@ -46,13 +46,16 @@ def bcc_version() -> bytes:
 def load_object(cache: Path, directory: Path | None = None) -> Object:
     """The object of the programs in `directory`; compiles them where `cache` has none.
 
-    Who comes meanwhile waits for that one. Raises `LoadError`.
+    Who comes meanwhile for the same waits for that one. Raises `LoadError`.
     """
     directory = directory or source_dir()
     found = _read(shipped(directory))
     if found:
         return found
     path = cached(cache, directory)
+    found = _read(path, tell=False)  # nobody waits while other programs are compiled
+    if found:
+        return found
     with _alone(cache):
         return _read(path) or _compile(path, directory)
 
@@ -82,13 +85,14 @@ def _alone(cache: Path) -> Iterator[None]:
         yield
 
 
-def _read(path: Path) -> Object | None:
+def _read(path: Path, *, tell: bool = True) -> Object | None:
     try:
         return unseal(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ObjectDamaged) as error:
-        log.warning("object.ignored", file=str(path), error=str(error))
+        if tell:
+            log.warning("object.ignored", file=str(path), error=str(error))
         return None
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 from pathlib import Path
@@ -50,6 +51,14 @@ def test_only_the_first_start_compiles(cache: Path, programs: Path, compiled: li
         assert load_object(cache, programs) == load_object(cache, programs) == OBJECT
     assert compiled == [programs]
     assert [entry["event"] for entry in logs] == ["object.compiled"]
+
+
+@pytest.mark.timeout(20)  # else it waits for ever
+def test_nobody_waits_for_the_compiler_who_needs_none(cache: Path, programs: Path) -> None:
+    load_object(cache, programs)
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert load_object(cache, programs) == OBJECT
 
 
 def test_changed_programs_are_compiled(cache: Path, programs: Path, compiled: list[Path]) -> None:
