@@ -20,7 +20,7 @@ ROOT_PYTEST := PYTHONDONTWRITEBYTECODE=1 $(BIN)/pytest -p no:cacheprovider
 # Whole files go to so many workers, in order of their names. In xdist's own order the fewest tests
 # come last, and with them the longest: the fuzzer's.
 WORKERS := 2
-SIDE_BY_SIDE := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+SIDE_BY_SIDE = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # One after the other, but for what only reads (`checks`).
 ifndef ONLY_READING
@@ -93,6 +93,9 @@ $(DOCS_STAMP): $(STAMP)
 .PHONY: docs
 docs: $(DOCS_STAMP) ## The documentation as pages, in build/docs; no warning is let through
 	$(USER_OF_SUDO) env NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# These wait for the kernel, mostly.
+bpf: WORKERS = 3
 
 .PHONY: bpf
 bpf: need-root $(STAMP) ## Packets through the programs in the kernel (root)
