@@ -25,6 +25,7 @@ from ebpfmesh.agent.reconcile import Reconciler
 from ebpfmesh.agent.recount import RECOUNT_INTERVAL_S, patience, recount
 from ebpfmesh.agent.saver import Saver
 from ebpfmesh.agent.viewer import Viewer
+from ebpfmesh.agent.waykeeper import WayKeeper
 from ebpfmesh.agent.worker import Workers
 from ebpfmesh.config import Config
 from ebpfmesh.datapath.attach import Attacher, XdpPolicy
@@ -219,6 +220,11 @@ class Agent:
             group.create_task(self._resync_now_and_then(), name="resync")
             group.create_task(self._recount_now_and_then(), name="recount")
             group.create_task(self._keep(), name="keeper")
+            group.create_task(self._way_keeper().run(), name="ways")
+
+    def _way_keeper(self) -> WayKeeper:
+        keeper = self._keeper
+        return WayKeeper(self._workers.ways, lambda: (keeper.mesh, keeper.local))
 
     async def _keep(self) -> None:
         """Keeps the maps in step: such as serve already may be ahead of what was saved.

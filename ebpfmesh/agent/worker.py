@@ -43,8 +43,9 @@ class Workers:
     looks: Worker = field(default_factory=lambda: Worker("looks"))
     links: Worker = field(default_factory=lambda: Worker("links"))
     sockets: Worker = field(default_factory=lambda: Worker("sockets"))
+    ways: Worker = field(default_factory=lambda: Worker("ways"))
 
     def close(self) -> None:
         """Waits for the calls under way."""
-        for worker in (self.looks, self.links, self.sockets, self.maps):
+        for worker in (self.looks, self.links, self.sockets, self.ways, self.maps):
             worker.close()

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ways to other nodes' tasks through overlays: what they should be, what to put back. Pure, no I/O.
+
+libnetwork writes a permanent neighbour and a forwarding entry for every remote endpoint, and takes
+both out as soon as its gossip does not hear the endpoint's dockerd any more, whether the task lives
+or not. What has been there once is put back for as long as the Swarm's state has the task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import msgspec
+
+from ebpfmesh.model import BackendState, Frozen, LocalView, MeshState
+
+LINGER_S = 5.0
+"""libnetwork takes its own entries out when a task ends: it has so long before we do."""
+
+
+class Way(Frozen, frozen=True, order=True):
+    """A remote endpoint: its address and MAC, and the VTEP of its node."""
+
+    address: str
+    mac: str
+    vtep: str
+
+
+class Goal(Frozen, frozen=True):
+    """A task that lives elsewhere; `mac` is not known from the Swarm."""
+
+    address: str
+    vtep: str
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What an overlay's namespace holds for good: address -> MAC, MAC -> VTEP."""
+
+    neighbours: dict[str, str] = {}
+    forwards: dict[str, str] = {}
+
+    def has(self, way: Way) -> bool:
+        """Whether the way is whole."""
+        to = self.forwards.get(way.mac)
+        return self.neighbours.get(way.address) == way.mac and to == way.vtep
+
+    def is_of_another(self, way: Way) -> bool:
+        """Whether its address, or its MAC, leads somewhere else by now."""
+        to = self.forwards.get(way.mac, way.vtep)
+        return self.neighbours.get(way.address, way.mac) != way.mac or to != way.vtep
+
+    def to(self, goal: Goal) -> Way | None:
+        """The way to a task, if there is one."""
+        mac = self.neighbours.get(goal.address, "")
+        way = Way(goal.address, mac, goal.vtep)
+        return way if self.has(way) else None
+
+
+class Repair(msgspec.Struct, frozen=True):
+    """What to put back, and what to take out, by task id."""
+
+    put: dict[str, Way] = {}
+    take: dict[str, Way] = {}
+
+
+def goals(mesh: MeshState, local: LocalView) -> dict[str, dict[str, Goal]]:
+    """Return, by the namespaces of this node's plain overlays, the tasks that live elsewhere.
+
+    One that has been told to stop is left to libnetwork.
+    """
+    networks = {
+        net.vni: net.id for net in mesh.networks.values() if not (net.ingress or net.encrypted)
+    }
+    places = {a.netns: networks[a.vni] for a in local.attachments if a.vni in networks}
+    found: dict[str, dict[str, Goal]] = {netns: {} for netns in places}
+    for netns, network in places.items():
+        for task in mesh.tasks.values():
+            node = mesh.nodes.get(task.node_id)
+            address = task.addresses.get(network)
+            if node is None or node.id == local.node_id or not node.vtep or not address:
+                continue
+            if task.state < BackendState.STOPPING:
+                found[netns][task.id] = Goal(address, node.vtep)
+    return found
+
+
+class Ways:
+    """What one overlay's namespace has had, and what of it is ours."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, Way] = {}
+        self._ours: dict[str, Way] = {}
+        self._over_s: dict[str, float] = {}
+
+    def repair(self, wanted: Mapping[str, Goal], found: Found, now_s: float) -> Repair:
+        """Return what to do; what is put counts as ours from then on."""
+        put = dict(self._missing(wanted, found))
+        self._ours |= put
+        take = dict(self._over(wanted, found, now_s))
+        return Repair(put, take)
+
+    def _missing(self, wanted: Mapping[str, Goal], found: Found) -> Iterator[tuple[str, Way]]:
+        self._seen = {task: way for task, way in self._seen.items() if task in wanted}
+        for task, goal in wanted.items():
+            if (there := found.to(goal)) is not None:
+                self._seen[task] = there
+                continue
+            way = self._seen.get(task)
+            if way is None or (way.address, way.vtep) != (goal.address, goal.vtep):
+                continue
+            if not found.is_of_another(way):
+                yield task, way
+
+    def _over(
+        self, wanted: Mapping[str, Goal], found: Found, now_s: float
+    ) -> Iterator[tuple[str, Way]]:
+        """Those of ours whose task has been gone for a while, unless another has the address."""
+        self._over_s = {
+            task: self._over_s.get(task, now_s) for task in self._ours if task not in wanted
+        }
+        taken = _addresses(wanted.values())
+        for task, since_s in self._over_s.items():
+            if now_s - since_s < LINGER_S:
+                continue
+            way = self._ours.pop(task)
+            if way.address not in taken and found.has(way):
+                yield task, way
+
+
+def _addresses(wanted: Iterable[Goal]) -> frozenset[str]:
+    return frozenset(goal.address for goal in wanted)
