@@ -55,7 +55,7 @@ class HubRole:
             watcher.states,
             watcher.report,
             watcher.age_s,
-            on_silence=watcher.silence,
+            on_hearing=watcher.hear,
         )
         await server.start(host, self._config.hub_port)
         self._watcher = watcher

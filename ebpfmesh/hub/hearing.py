@@ -19,8 +19,8 @@ ASK_S = 0.6
 IN_TOUCH_S = 5.0
 """The Swarm answers a hub whose state it has confirmed so lately."""
 
-SilenceSink = Callable[[Mapping[str, int]], None]
-"""Takes who is silent, by node id, and since when (ns since 1970)."""
+HearingSink = Callable[[Mapping[str, int], frozenset[str]], None]
+"""Takes who is silent, by node id, and since when (ns since 1970); and who is there."""
 
 
 async def answers(host: str, port: int, within_s: float) -> bool:
@@ -46,18 +46,19 @@ class Hearing:
         age_s: Callable[[], float],
         is_up: Callable[[str], bool],
         port: Callable[[], int],
-        on_silence: SilenceSink,
+        on_hearing: HearingSink,
         patience: Patience | None = None,
     ) -> None:
         """`age_s`, `is_up`: see `HubServer` and `Silence.look`; `port`: what nodes are asked at."""
         self._age_s = age_s
         self._is_up = is_up
         self._port = port
-        self._on_silence = on_silence
+        self._on_hearing = on_hearing
         self._silence = Silence(own_id, patience)
         self._addresses: dict[str, str] = {}
         self._asked: dict[str, asyncio.Task[None]] = {}
         self._said: dict[str, int] = {}
+        self._there: frozenset[str] = frozenset()
 
     def came(self, node_id: str, address: str) -> None:
         """A node's agent has connected from there."""
@@ -89,8 +90,11 @@ class Hearing:
                 self._asked[node_id] = asyncio.create_task(self._ask(node_id), name="hub-ask")
         in_touch = self._age_s() <= IN_TOUCH_S
         silent = self._silence.look(now_s, in_touch=in_touch, is_up=self._is_up)
-        if silent.keys() != self._said.keys():
+        there = self._silence.there(now_s)
+        if silent.keys() != self._said.keys() or there != self._there:
             self._say(silent, now_s)
+            self._there = there
+            self._on_hearing(self._said, there)
 
     async def _ask(self, node_id: str) -> None:
         try:
@@ -111,4 +115,3 @@ class Hearing:
             node_id: self._said.get(node_id) or now_ns - int((now_s - heard_s) * 1e9)
             for node_id, heard_s in silent.items()
         }
-        self._on_silence(self._said)

@@ -12,7 +12,7 @@ import structlog
 
 from ebpfmesh.accepting import Room, accepted
 from ebpfmesh.hub.errors import HubError
-from ebpfmesh.hub.hearing import Hearing, SilenceSink
+from ebpfmesh.hub.hearing import Hearing, HearingSink
 from ebpfmesh.hub.peer import HubParts, Peer, PeerStatus, ReportSink, ServerSettings, UpdateEncoder
 from ebpfmesh.hub.protocol import FromAgent, decode_from_agent
 from ebpfmesh.hub.race import race
@@ -38,8 +38,8 @@ class HubServer:
     """Listens, authenticates, and has a `Peer` serve each connection.
 
     `on_report` takes what nodes report; `age_s` says how long ago the Swarm confirmed the
-    state, so that an agent can leave a hub that is cut off from it. `on_silence` hears which nodes
-    have fallen silent (`ebpfmesh.hub.silence`).
+    state, so that an agent can leave a hub that is cut off from it. `on_hearing` takes which nodes
+    have fallen silent, and which are there (`ebpfmesh.hub.silence`).
 
     Who has not shown a certificate yet has a place among a few, and of one address only a few of
     these: nobody outside the Swarm can take what agents need.
@@ -53,7 +53,7 @@ class HubServer:
         age_s: Callable[[], float],
         settings: ServerSettings | None = None,
         *,
-        on_silence: SilenceSink = lambda _: None,
+        on_hearing: HearingSink = lambda *_: None,
         patience: Patience | None = None,
     ) -> None:
         self._certificates = certificates
@@ -64,7 +64,7 @@ class HubServer:
             age_s=age_s,
             is_up=self._is_up,
             port=lambda: self.port,
-            on_silence=on_silence,
+            on_hearing=on_hearing,
             patience=patience,
         )
         self._parts = HubParts(

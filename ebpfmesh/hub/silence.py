@@ -25,6 +25,9 @@ class Patience(msgspec.Struct, frozen=True):
     less than `pause_s` was a pause: the node gets twice the time, up to `longest_s`, until there
     was none for `calm_s`. Of a node that the Swarm hears for `trust_s`, though the hub does not,
     the Swarm is believed. `stall_s` without a look: the hub itself has paused.
+
+    A node that was heard within `there_s` is there, though it may run no agent any more; one that
+    has not answered for `forget_s` since its agent left is forgotten.
     """
 
     ask_after_s: float = 1.2
@@ -35,6 +38,8 @@ class Patience(msgspec.Struct, frozen=True):
     calm_s: float = 60.0
     trust_s: float = 60.0
     stall_s: float = 0.5
+    there_s: float = 4.0
+    forget_s: float = 600.0
 
 
 @dataclass
@@ -84,8 +89,17 @@ class Silence:
 
     def suspects(self, now_s: float) -> list[str]:
         """Those that should be asked whether they are there."""
-        after_s = self._patience.ask_after_s
-        return [key for key, node in self._nodes.items() if node.is_suspect(now_s, after_s)]
+        before_s = now_s - self._patience.ask_after_s
+        return [key for key, node in self._nodes.items() if node.heard_s <= before_s]
+
+    def there(self, now_s: float) -> frozenset[str]:
+        """Return the nodes that live, as far as is known: whatever the Swarm says of them."""
+        after_s = now_s - self._patience.there_s
+        return frozenset(
+            key
+            for key, node in self._nodes.items()
+            if node.silent_s is None and node.heard_s >= after_s
+        )
 
     def look(
         self, now_s: float, *, in_touch: bool, is_up: Callable[[str], bool]
@@ -95,6 +109,7 @@ class Silence:
         `in_touch`: the Swarm answers this hub. `is_up`: whether it hears a node.
         """
         self._make_up_for_a_pause(now_s)
+        self._forget(now_s - self._patience.forget_s)
         for key, node in self._nodes.items():
             if node.silent_s is not None:
                 self._reconsider(node, now_s, up=is_up(key))
@@ -104,6 +119,11 @@ class Silence:
                 node.patience_s = self._patience.silence_s
         silent = {key: node for key, node in self._nodes.items() if node.silent_s is not None}
         return {key: node.heard_s for key, node in silent.items()}
+
+    def _forget(self, before_s: float) -> None:
+        over = [k for k, node in self._nodes.items() if not node.open and node.heard_s < before_s]
+        for key in over:
+            del self._nodes[key]
 
     def _make_up_for_a_pause(self, now_s: float) -> None:
         """While the hub did not look, nobody could be heard."""

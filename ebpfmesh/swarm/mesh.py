@@ -47,6 +47,16 @@ class NodeReport(msgspec.Struct, frozen=True):
     tasks: dict[str, BackendState] = {}
 
 
+class Heard(msgspec.Struct, frozen=True):
+    """What a hub hears of nodes: since when those are silent that are; which are there.
+
+    The Swarm hears of a node by its dockerd alone: one that is down for it may well be there.
+    """
+
+    silent: dict[str, int] = {}
+    there: frozenset[str] = frozenset()
+
+
 class Snapshot(msgspec.Struct, frozen=True):
     """One complete reading of the Swarm API."""
 
@@ -76,10 +86,10 @@ def next_state(
     snapshot: Snapshot,
     reports: Mapping[str, NodeReport],
     fresh: Collection[str] = (),
-    silent: Mapping[str, int] | None = None,
+    heard: Heard | None = None,
 ) -> MeshState:
     """Give the state that follows `previous`, or `previous` itself if nothing changed."""
-    state = mesh_state(snapshot, reports, previous.version, fresh, silent or {})
+    state = mesh_state(snapshot, reports, previous.version, fresh, heard)
     if previous.version and state == msgspec.structs.replace(previous, origin_ns=0):
         return previous
     version = max(previous.version + 1, snapshot.index << SEQUENCE_BITS)
@@ -130,23 +140,25 @@ def mesh_state(
     reports: Mapping[str, NodeReport],
     version: int,
     fresh: Collection[str] = (),
-    silent: Mapping[str, int] | None = None,
+    heard: Heard | None = None,
 ) -> MeshState:
     """Join what the API lists with what the nodes report of themselves.
 
     `fresh` names tasks that have begun to run so lately that their nodes should be heard first.
-    `silent` names the nodes that the hub does not hear, and since when.
+    `heard`: what the hub hears of the nodes by itself.
     """
     known_networks = {n.id: n for n in map(_network, snapshot.networks) if n is not None}
     ingress = frozenset(n.id for n in known_networks.values() if n.ingress)
-    unheard_ns = silent or {}
+    heard = heard or Heard()
     known_nodes = {
-        doc.id: _node(doc, reports.get(doc.id), unheard_ns.get(doc.id, 0)) for doc in snapshot.nodes
+        doc.id: _node(doc, reports.get(doc.id), heard.silent.get(doc.id, 0))
+        for doc in snapshot.nodes
     }
     down = frozenset(node.id for node in known_nodes.values() if not node.up)
     known_services = {s.id: s for s in (_service(doc, ingress) for doc in snapshot.services) if s}
     unheard = frozenset(fresh) - _ready_at_once(snapshot.tasks, known_services)
-    found = (_task(doc, down, reports, unheard) for doc in snapshot.tasks)
+    lost = down - heard.there
+    found = (_task(doc, down, lost, reports, unheard) for doc in snapshot.tasks)
     known_tasks = {t.id: t for t in found if t is not None}
     return MeshState(
         version=version,
@@ -243,13 +255,14 @@ def _ready_at_once(tasks: Iterable[TaskDoc], services: Mapping[str, Service]) ->
 def _task(
     doc: TaskDoc,
     down: frozenset[str],
+    lost: frozenset[str],
     reports: Mapping[str, NodeReport],
     unheard: Collection[str],
 ) -> Task | None:
     """A task that has flows, or may get some; None for all others."""
     if doc.service_id is None or doc.node_id is None:
         return None
-    state = _listed_state(doc, doc.node_id in down)
+    state = _listed_state(doc, down=doc.node_id in down, lost=doc.node_id in lost)
     if state is None:
         return None
     reported = reports.get(doc.node_id, NodeReport()).tasks.get(doc.id)
@@ -271,14 +284,17 @@ def _task(
     )
 
 
-def _listed_state(doc: TaskDoc, node_is_down: bool) -> BackendState | None:
-    """The API's view of a task: a down node's task gets nothing new, and is then given up."""
+def _listed_state(doc: TaskDoc, *, down: bool, lost: bool) -> BackendState | None:
+    """The API's view of a task: a down node's task gets nothing new, and is then given up.
+
+    If the node is not lost, it is only its dockerd that is: who is connected to the task goes on.
+    """
     if doc.status.state != RUNNING:
         return None
     wanted = doc.desired_state == RUNNING
-    if node_is_down:
-        return BackendState.DRAINING if wanted else None
-    return BackendState.READY if wanted else BackendState.DRAINING
+    if wanted and not down:
+        return BackendState.READY
+    return BackendState.DRAINING if wanted or not lost else None
 
 
 def _bare(address: str) -> str:

@@ -19,6 +19,7 @@ from ebpfmesh.swarm.api import TaskDoc
 from ebpfmesh.swarm.errors import SwarmError
 from ebpfmesh.swarm.events import Event, Resync
 from ebpfmesh.swarm.mesh import (
+    Heard,
     NodeReport,
     Snapshot,
     changed_ns,
@@ -111,7 +112,7 @@ class MeshWatcher:
         self._published: Snapshot | None = None
         self._complete: list[TaskDoc] | None = None
         self._reports: dict[str, NodeReport] = {}
-        self._silent: Mapping[str, int] = {}
+        self._heard = Heard()
         self._fresh = FreshTasks(self._settings.ready_timeout_s)
         self._wanted: Look | None = Look.ALL
         self._trigger = asyncio.Event()
@@ -160,9 +161,9 @@ class MeshWatcher:
         self._be_brisk()
         self.look(Look.TASKS)
 
-    def silence(self, silent: Mapping[str, int]) -> None:
-        """Take which nodes the hub does not hear, and since when (ns since 1970)."""
-        self._silent = dict(silent)
+    def hear(self, silent: Mapping[str, int], there: Collection[str]) -> None:
+        """Take which nodes the hub does not hear, since when (ns since 1970), and which it does."""
+        self._heard = Heard(dict(silent), frozenset(there))
         self._publish(time.time_ns)
 
     def _be_brisk(self) -> None:
@@ -269,7 +270,7 @@ class MeshWatcher:
             return
         self._forget_reports()
         fresh = self._fresh.among(running(self._snapshot.tasks))
-        state = next_state(self.state, self._snapshot, self._reports, fresh, self._silent)
+        state = next_state(self.state, self._snapshot, self._reports, fresh, self._heard)
         if state is not self.state:
             self._be_brisk()
             self.states.set(replace(state, origin_ns=origin_ns()))

@@ -87,9 +87,15 @@ class Agents:
         return next(rows, None)
 
     def wait_ready(
-        self, name: str, network: str, count: int, nodes: Iterable[str] | None = None
+        self,
+        name: str,
+        network: str,
+        count: int,
+        nodes: Iterable[str] | None = None,
+        *,
+        alone: bool = True,
     ) -> None:
-        """Wait until these nodes' maps hold so many backends, all of them ready.
+        """Wait until these nodes' maps hold so many ready backends, and no others if `alone`.
 
         An agent that is being restarted meanwhile is waited for.
         """
@@ -103,7 +109,9 @@ class Agents:
                     seen[:] = [error]
                     return False
                 seen[:] = [found]
-                return found is not None and (found.ready, found.total) == (count, count)
+                if found is None or found.ready != count:
+                    return False
+                return found.total == count or not alone
 
             assert wait_until(ready, READY_TIMEOUT_S, 0.1), f"{node} has {seen}, not {count}"
 

@@ -202,6 +202,38 @@ def test_its_own_node_is_heard_whatever_happens() -> None:
     assert hub.go(10) == set()
 
 
+def test_who_is_there_is_heard_or_answers_whether_it_runs_an_agent_or_not() -> None:
+    hub = Hub("n2", "n3", "n4")
+    hub.cut("n3", "n4")
+    for node in ("n3", "n4"):
+        hub.silence.left(node)
+    hub.kernels = {"n4"}
+    hub.go(1)
+    assert hub.silence.there(hub.now_s) == {"n2", "n3", "n4"}
+    hub.go(20)
+    assert hub.silence.there(hub.now_s) == {"n2", "n4"}
+    hub.kernels = set()
+    hub.go(P.there_s + 1)
+    assert hub.silence.there(hub.now_s) == {"n2"}
+
+
+def test_who_is_silent_is_not_there() -> None:
+    hub = Hub("n2", "n3", "n4")
+    hub.cut("n4")
+    assert hub.go(2.4) == {"n4"}
+    assert hub.silence.there(hub.now_s) == {"n2", "n3"}
+
+
+def test_who_has_left_for_long_is_not_asked_any_more() -> None:
+    hub = Hub("n2", "n3", "n4")
+    hub.cut("n4")
+    hub.silence.left("n4")
+    hub.go(10)
+    assert hub.silence.suspects(hub.now_s) == ["n4"]
+    hub.go(P.forget_s)
+    assert hub.silence.suspects(hub.now_s) == []
+
+
 # --- the kernel's answer ----------------------------------------------------------------
 
 
@@ -249,13 +281,19 @@ async def test_one_line_for_each_change(monkeypatch: pytest.MonkeyPatch) -> None
         return there and (host, port) == ("192.0.2.14", 7380)
 
     monkeypatch.setattr("ebpfmesh.hub.hearing.answers", asked)
-    said: list[Mapping[str, int]] = []
+    said: list[set[str]] = []
+
+    def hear(silent: Mapping[str, int], there: frozenset[str]) -> None:
+        assert there.isdisjoint(silent)
+        if not said or said[-1] != set(silent):
+            said.append(set(silent))
+
     ear = Hearing(
         "n1",
         age_s=lambda: 0.0,
         is_up=lambda _: True,
         port=lambda: 7380,
-        on_silence=said.append,
+        on_hearing=hear,
         patience=QUICK,
     )
 
@@ -266,12 +304,12 @@ async def test_one_line_for_each_change(monkeypatch: pytest.MonkeyPatch) -> None
     ear.came("n4", "192.0.2.14")
     listening = asyncio.create_task(ear.run())
     with capture_logs() as lines:
-        await until(lambda: n2_talks() and len(said) == 1)
+        await until(lambda: n2_talks() and {"n4"} in said)
         there = True
-        await until(lambda: n2_talks() and len(said) == 2)
+        await until(lambda: n2_talks() and len(said) == 3)
     listening.cancel()
     with suppress(asyncio.CancelledError):
         await listening
-    assert [set(one) for one in said] == [{"n4"}, set()]
+    assert said == [set(), {"n4"}, set()]
     told = [(line["event"], line["node_id"]) for line in lines]
     assert told == [("hub.node_silent", "n4"), ("hub.node_heard", "n4")]

@@ -66,11 +66,6 @@ def test_what_killing_a_task_does_not_excuse(told: Failure) -> None:
     assert judged(told, marks=KILLED) == [told]
 
 
-def test_connections_to_tasks_that_the_swarm_gives_up_are_reset() -> None:
-    own, other = failure(LATE), failure(LATE, host="stays")
-    assert judged(own, other, marks=Marks(given_up={"dead"})) == [other]
-
-
 CUT = Marks(cut={"dead": AT_S}, isolated=[Isolation("192.0.2.14", AT_S, AT_S + 10)])
 
 
@@ -96,13 +91,6 @@ def test_marks_add_up() -> None:
     marks.add(Marks(cut={"three": 2.0}))
     assert marks.gone == {"one", "two", "three", "dead"}
     assert marks.isolated == CUT.isolated
-
-
-def test_who_loses_only_what_is_open_loses_no_connection_that_begins() -> None:
-    lost = Marks(isolated=[Isolation("10.0.1.2", AT_S, AT_S + 10, frozenset({"keep", "udp"}))])
-    begins = failure(AFTER, mode="once", target="10.0.1.2:80")
-    open_ones = [failure(AFTER, mode=mode, target="10.0.1.2:80") for mode in ("keep", "udp")]
-    assert judged(begins, *open_ones, marks=lost) == [begins]
 
 
 def test_a_process_that_ends_slowly_has_requests_until_then() -> None:

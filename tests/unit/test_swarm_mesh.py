@@ -13,6 +13,7 @@ from ebpfmesh.swarm.api import NetworkDoc, NodeDoc, ServiceDoc, TaskDoc, decode
 from ebpfmesh.swarm.errors import UnexpectedAnswer
 from ebpfmesh.swarm.mesh import (
     SEQUENCE_BITS,
+    Heard,
     NodeReport,
     Snapshot,
     changed_ns,
@@ -352,7 +353,19 @@ def test_whether_a_service_is_being_updated(state: str, expected: bool) -> None:
 def test_a_node_that_no_hub_hears_is_marked_with_the_time() -> None:
     listed = snapshot()
     before = next_state(MeshState(), listed, {})
-    state = next_state(before, listed, {}, (), {"n2": 7})
+    state = next_state(before, listed, {}, (), Heard({"n2": 7}))
     assert (state.nodes["n1"].silent_ns, state.nodes["n2"].silent_ns) == (0, 7)
     assert state.version > before.version
     assert next_state(state, listed, {}).nodes == before.nodes
+
+
+@pytest.mark.parametrize("desired", ["running", "shutdown"])
+def test_tasks_of_a_node_that_is_down_but_there_drain(desired: str) -> None:
+    """Only its dockerd is dead: who is connected to them goes on, and nobody else comes."""
+    down = {**TWO, "Status": {"State": "down", "Addr": "192.0.2.12"}}
+    listed = snapshot(services=[WEB], tasks=[task(desired=desired)], nodes=[ONE, down])
+    there = next_state(MeshState(), listed, {}, (), Heard(there=frozenset({"n2"})))
+    assert there.tasks["t1"].state is BackendState.DRAINING
+    assert not there.tasks["t1"].well
+    lost = next_state(there, listed, {}, (), Heard())
+    assert ("t1" in lost.tasks) is (desired == "running")

@@ -419,8 +419,8 @@ async def test_a_nodes_silence_counts_at_once_and_its_end_too() -> None:
     swarm = FakeSwarm()
     async with watching(swarm) as watcher:
         await until(lambda: "a" in watcher.state.tasks)
-        watcher.silence({"n1": 7})
+        watcher.hear({"n1": 7}, ())
         assert watcher.state.nodes["n1"].silent_ns == 7
         assert watcher.state.origin_ns > 0
-        watcher.silence({})
+        watcher.hear({}, {"n1"})
         assert watcher.state.nodes["n1"].silent_ns == 0

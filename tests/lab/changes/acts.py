@@ -24,6 +24,7 @@ Act = Callable[[Scene], Marks]
 
 END_TIMEOUT_S = 30
 PAUSE_TRIES = 20
+ORPHANED_S = 5.0
 SMALL, LARGE = "131072", "262144"  # flows
 UNHEALTHY = "/tmp/unhealthy"  # noqa: S108 - in a container
 
@@ -239,29 +240,28 @@ def _moves(scene: Scene, node: str) -> int:
 
 
 def kill_leader(scene: Scene) -> Marks:
-    """dockerd and agent of the leader die; its tasks live on, until dockerd is back.
-
-    The other nodes' dockerd takes the way to them out of the overlays some seconds later. Until the
-    Swarm gives them up, what is on its way to them by a VIP is lost: no connection that begins is.
-    """
+    """dockerd and agent of the leader die; its tasks live on, until dockerd is back."""
     leader = leader_of(scene.lab)
-    before = on_node(scene, leader)
+    scene.orphans |= on_node(scene, leader)
     scene.harmed = True
-    killed_s = scene.note(f"kill -9 dockerd and agent of the leader, {leader}")
+    scene.note(f"kill -9 dockerd and agent of the leader, {leader}")
     scene.lab.kill_agent(leader)
     scene.lab.stop_docker(leader, signal.SIGKILL)
     scene.wait(lambda: _is_led(scene), "no new leader")
     scene.note("a new leader")
     scene.wait(lambda: leader not in scene.hosts().values(), "its tasks are not replaced")
-    scene.settle(scene.replicas)
-    replaced_s = scene.note("its tasks are replaced")
-    known = frozenset({"keep", "udp", "udp-kept", "hold"})
-    lost = [Isolation(vip, killed_s, replaced_s, known) for vip in scene.vips()]
-    return Marks(given_up=before, isolated=lost)
+    scene.settle(scene.replicas, alone=False)
+    scene.note("its tasks are replaced, and drain")
+    time.sleep(ORPHANED_S)  # for how long they are asked, not a wait for anything
+    return Marks()
 
 
-def revive(scene: Scene) -> None:
-    """Whatever runs on no node any more is started again."""
+def revive(scene: Scene) -> Marks:
+    """Whatever runs on no node any more is started again.
+
+    A dockerd that starts ends the tasks that have lived on without it.
+    """
+    began_s = time.monotonic()
     for node in scene.lab.nodes:
         if node.pid is None:
             scene.note(f"start dockerd of {node.name}")
@@ -273,6 +273,9 @@ def revive(scene: Scene) -> None:
     if scene.harmed:
         scene.wait(lambda: _overlay_is_whole(scene), "tasks do not reach each other")
         scene.harmed = False
+    death = Death(began_s, time.monotonic())
+    orphans, scene.orphans = scene.orphans, set()
+    return Marks(killed=dict.fromkeys(orphans, death))
 
 
 def _overlay_is_whole(scene: Scene) -> bool:
@@ -321,6 +324,7 @@ def cut_off(node: str, *, for_s: float = 0.0) -> Act:
     """Its cable is out for so long, or until its tasks have been replaced; then in again."""
 
     def act(scene: Scene) -> Marks:
+        left = _have_tasks(scene, node)
         hosts = on_node(scene, node)
         scene.harmed = True
         cut_s = scene.note(f"cut {node} off")
@@ -339,9 +343,24 @@ def cut_off(node: str, *, for_s: float = 0.0) -> Act:
         scene.settle(scene.replicas)
         back_s = scene.note("and serves again")
         isolation = Isolation(scene.lab.node(node).address, cut_s, back_s)
-        return Marks(cut=dict.fromkeys(hosts, cut_s), isolated=[isolation])
+        return Marks(left=left, cut=dict.fromkeys(hosts, cut_s), isolated=[isolation])
 
     return act
+
+
+def _have_tasks(scene: Scene, node: str) -> set[str]:
+    """Have the Swarm place some there, as it does not by itself once a node is back.
+
+    Returns those that had to leave for that.
+    """
+    before = set(scene.hosts())
+    while node not in scene.hosts().values():
+        scene.note(f"no task is on {node}: replace all")
+        now = scene.hosts().keys()
+        scene.world.update(SERVICE, "--force", "--update-parallelism=2")
+        scene.world.wait_replaced(SERVICE, now, scene.replicas)
+        scene.settle(scene.replicas)
+    return before - set(scene.hosts())
 
 
 def _plug(scene: Scene, node: str, state: str) -> None:

@@ -38,38 +38,35 @@ class Death(msgspec.Struct, frozen=True):
 
 
 class Isolation(msgspec.Struct, frozen=True):
-    """An address that nobody reached; only requests of these modes, if some are named."""
+    """An address that nobody reached."""
 
     address: str
     from_s: float
     until_s: float
-    modes: frozenset[str] = frozenset()
 
 
 class Marks(msgspec.Struct):
     """What a change has done, as far as that excuses anything.
 
     `left` holds the servers that were taken away as they should be, `killed` and `cut` those that
-    were not, and when; `given_up` those whose node is down for the Swarm, whatever they do.
+    were not, and when.
     """
 
     left: set[str] = msgspec.field(default_factory=set)
     killed: dict[str, Death] = msgspec.field(default_factory=dict)
     cut: dict[str, float] = msgspec.field(default_factory=dict)
     isolated: list[Isolation] = msgspec.field(default_factory=list)
-    given_up: set[str] = msgspec.field(default_factory=set)
 
     def add(self, other: Marks) -> None:
         self.left |= other.left
         self.killed |= other.killed
         self.cut |= other.cut
         self.isolated += other.isolated
-        self.given_up |= other.given_up
 
     @property
     def gone(self) -> set[str]:
         """Servers that are not there any more, one way or the other."""
-        return self.left | self.killed.keys() | self.cut.keys() | self.given_up
+        return self.left | self.killed.keys() | self.cut.keys()
 
 
 def inexcusable(report: Report, marks: Marks, bounds: Bounds) -> list[Failure]:
@@ -81,8 +78,7 @@ def inexcusable(report: Report, marks: Marks, bounds: Bounds) -> list[Failure]:
 def _excused(failure: Failure, marks: Marks, bounds: Bounds) -> bool:
     """A request in flight at its end, or asked before anybody could know."""
     return (
-        (failure.kind == "reset" and failure.host in marks.given_up)
-        or any(_meets(failure, isolation) for isolation in marks.isolated)
+        any(_meets(failure, isolation) for isolation in marks.isolated)
         or any(_within(failure, cut_s, bounds.cut_s) for cut_s in marks.cut.values())
         or any(
             _within(failure, death.from_s, death.until_s - death.from_s + bounds.kill_s)
@@ -95,8 +91,7 @@ def _excused(failure: Failure, marks: Marks, bounds: Bounds) -> bool:
 def _meets(failure: Failure, isolation: Isolation) -> bool:
     host = failure.target.rpartition(":")[0]
     during = isolation.from_s < failure.at_s and failure.asked_s < isolation.until_s
-    concerned = not isolation.modes or failure.mode in isolation.modes
-    return host == isolation.address and during and concerned
+    return host == isolation.address and during
 
 
 def _within(failure: Failure, began_s: float, bound_s: float) -> bool:

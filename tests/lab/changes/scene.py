@@ -61,6 +61,8 @@ class Scene:
         self.replicas = REPLICAS
         """Of either service."""
         self.harmed = False
+        self.orphans: set[str] = set()
+        """Tasks that live on without their dockerd."""
         self.timeline: list[tuple[float, str]] = []
         self._loops = Loops(lab)
 
@@ -100,12 +102,17 @@ class Scene:
     # --- wait ---------------------------------------------------------------------------
 
     def settle(
-        self, count: int, *, service: str = SERVICE, nodes: Sequence[str] | None = None
+        self,
+        count: int,
+        *,
+        service: str = SERVICE,
+        nodes: Sequence[str] | None = None,
+        alone: bool = True,
     ) -> None:
-        """Wait until so many tasks run, and these nodes have them and no others any more."""
+        """Wait until so many tasks run, and these nodes have them and, if `alone`, no others."""
         self.lab.wait_for_replicas(service, count, SETTLE_TIMEOUT_S)
         names = [node.name for node in self.living()] if nodes is None else nodes
-        self.agents.wait_ready(service, INGRESS, count, names)
+        self.agents.wait_ready(service, INGRESS, count, names, alone=alone)
 
     def wait(self, condition: Callable[[], bool], what: str) -> None:
         assert wait_until(condition, SETTLE_TIMEOUT_S, 0.1), what

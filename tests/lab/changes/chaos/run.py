@@ -113,7 +113,7 @@ class Chaos:
             marks = act_of(step)(self._scene)
             disturbed.result()
         self._marks.add(marks)
-        acts.revive(self._scene)
+        self._marks.add(acts.revive(self._scene))
         time.sleep(step.rest_s)  # part of the plan
 
     def _disturb(self, disturbance: Disturbance | None) -> None:
