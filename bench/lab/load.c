@@ -11,7 +11,8 @@
  *   paced     requests on kept connections, RATE a second, and how long each took, from
  *             when it was due: one that had to wait for others counts with its wait
  *
- * CLIENTS sockets take the targets in turn. The first WARMUP of SECONDS does not count.
+ * CLIENTS sockets take the targets in turn. The first WARMUP of SECONDS does not count. On
+ * a machine that lets nothing happen in that time, it takes longer.
  * Prints one line of JSON. RATE is of no meaning to the other modes.
  */
 #define _GNU_SOURCE
@@ -409,6 +410,11 @@ static void step(void)
 		paced_send();
 }
 
+static bool has_counted(const struct count *before)
+{
+	return count.done > before->done || count.bytes > before->bytes;
+}
+
 static void run(uint64_t seconds_ns)
 {
 	uint64_t start_ns = clock_ns(), warm_ns = start_ns + seconds_ns / WARMUP;
@@ -420,7 +426,7 @@ static void run(uint64_t seconds_ns)
 	warm = true;
 	warm_ns = now_ns;
 	before = count;
-	while (now_ns < start_ns + seconds_ns)
+	while (now_ns < start_ns + seconds_ns || !has_counted(&before))
 		step();
 	qsort(samples, sample_count, sizeof(*samples), by_size);
 	printf("{\"done\": %" PRIu64 ", \"bytes\": %" PRIu64 ", \"lost\": %" PRIu64
