@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -48,15 +47,17 @@ def _remove_left(root: Path) -> None:
 @contextmanager
 def node_processes(module: Module, pins: Path) -> Iterator[Processes]:
     """Processes of a cgroup of their own, with the programs of `module` at their sockets."""
-    with tempfile.TemporaryDirectory(prefix="ebpfmesh-cgroup-") as root:
-        subprocess.run(["mount", "-t", "cgroup2", "none", root], check=True)
-        _remove_left(Path(root))
-        cgroup = Path(root) / f"{_PREFIX}{os.getpid()}"
-        cgroup.mkdir()
-        try:
-            attach_socket_programs(module, str(cgroup), pins)
-            yield Processes(cgroup)
-        finally:
-            detach_socket_programs(str(cgroup), pins)
-            cgroup.rmdir()
-            subprocess.run(["umount", root], check=True)
+    root = pins.with_name(f"{pins.name}-cgroups")  # goes with the sandbox, whatever ends it
+    root.mkdir()
+    subprocess.run(["mount", "-t", "cgroup2", "none", root], check=True)
+    _remove_left(root)
+    cgroup = root / f"{_PREFIX}{os.getpid()}"
+    cgroup.mkdir()
+    try:
+        attach_socket_programs(module, str(cgroup), pins)
+        yield Processes(cgroup)
+    finally:
+        detach_socket_programs(str(cgroup), pins)
+        cgroup.rmdir()
+        subprocess.run(["umount", root], check=True)
+        root.rmdir()
