@@ -12,6 +12,7 @@ from ebpfmesh.lab import images
 from ebpfmesh.lab.errors import LabError
 from ebpfmesh.lab.processes import wait_until
 
+from .traffic import CLIENT
 from .world import Task, World, on
 
 TIMEOUT_S = 60
@@ -117,6 +118,45 @@ def test_a_network_comes_back_at_once(world: World) -> None:
     network = world.network("eg1", "--attachable")
     for _ in range(5):
         one_shot(world, "node3", network, "true")
+
+
+def test_a_network_leaves_a_node_and_comes_back_under_traffic(world: World) -> None:
+    """With its last task; it has a new namespace then, and nobody who asks notices."""
+    network = world.network("overlay1")
+    client = world.idle("client", network, "node1")
+    options = [*on("node2", "node3"), "--replicas-max-per-node=1"]
+    world.service("vote", replicas=2, networks=[network], publish=["8080:80"], options=options)
+    world.wait_ready("vote", 2, "node1")
+    target, load = f"{world.vip('vote', network)}:80", world.load
+    both = {task.node: task for task in world.tasks("vote")}
+    mesh = world.every_node(8080)
+    with (
+        load.background(client.place, target) as inside,
+        load.background(CLIENT, *mesh) as outside,
+    ):
+        world.scale("vote", 1)
+        world.wait_ready("vote", 1, "node1")
+        (stays,) = world.tasks("vote")
+        (away,) = both.keys() - {stays.node}
+        world.wait_network_left(network, away)
+        assert not has_namespace(world, away, network)
+        world.scale("vote", 2)
+        world.wait_ready("vote", 2, "node1")
+        (back,) = [task for task in world.tasks("vote") if task.node == away]
+        for place in (client.place, back.place):
+            load.http(place, target, count=50).assert_none_failed()
+        found = [each.stop().assert_none_failed() for each in (inside, outside)]
+    assert has_namespace(world, away, network)
+    everybody = {each.host for each in (stays, both[away], back)}
+    assert [each.host.keys() for each in found] == [everybody] * 2
+
+
+def has_namespace(world: World, node: str, network: str) -> bool:
+    """Whether a network has one there. dockerd leaves its file behind for a minute."""
+    beginning = str(world.inspect("network", "inspect", network)["Id"])[:10]
+    files = f"/var/run/docker/netns/*-{beginning}"
+    enter = f"for file in {files}; do nsenter --net=$file true && exit; done; exit 1"
+    return world.lab.run(node, ["sh", "-c", enter], check=False).returncode == 0
 
 
 def one_shot(world: World, node: str, network: str, command: str) -> str:
