@@ -11,6 +11,7 @@
 #include "sock6.h"
 #include "to_ip6.h"
 #include "vip.h"
+#include "vip_sock.h"
 
 int overlay_ingress(struct __sk_buff *skb)
 {
@@ -108,4 +109,24 @@ int sock_recvmsg6(struct bpf_sock_addr *ctx)
 int sock_getpeername6(struct bpf_sock_addr *ctx)
 {
 	return sock_restore_ip6(ctx);
+}
+
+int vip_connect4(struct bpf_sock_addr *ctx)
+{
+	return vip_sock_connect(ctx);
+}
+
+int vip_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	return vip_sock_sendmsg(ctx);
+}
+
+int vip_recvmsg4(struct bpf_sock_addr *ctx)
+{
+	return vip_sock_restore(ctx);
+}
+
+int vip_getpeername4(struct bpf_sock_addr *ctx)
+{
+	return vip_sock_restore(ctx);
 }

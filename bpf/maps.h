@@ -38,6 +38,8 @@ PINNED_MAP(addresses6, "hash", struct ip6, u32, MAX_ADDRESSES, 0);
 PINNED_MAP(local_backends, "hash", __be32, u32, MAX_BACKENDS, 0);
 /* Who is behind a veth, where that is known: see spoof.h. */
 PINNED_MAP(endpoints, "hash", struct endpoint_key, struct endpoint, MAX_BACKENDS, 0);
+/* By the cookie of a network namespace. Empty, unless VIPs are asked at sockets. */
+PINNED_MAP(namespaces, "hash", u64, struct net_namespace, MAX_BACKENDS, BPF_F_NO_PREALLOC);
 PINNED_MAP(settings, "array", u32, struct settings, 1, 0);
 
 /* A note of one packet from one place to the next: the verifier forgets what it knows of it, and
@@ -72,6 +74,7 @@ PINNED_MAP(transient_entries, "lru_hash", struct flow_key, struct entry, MAX_TRA
 PINNED_MAP(fragments, "lru_hash", struct fragment_key, struct fragment, MAX_FRAGMENTS, 0);
 PINNED_MAP(sock_origins, "lru_hash", struct sock_key, struct sock_origin, MAX_SOCKETS, 0);
 PINNED_MAP(sock_origins6, "lru_hash", struct sock_key, struct sock_origin6, MAX_SOCKETS, 0);
+PINNED_MAP(sock_choices, "lru_hash", struct sock_key, struct sock_choice, MAX_CHOICES, 0);
 /* IPv4 address -> the IPv6 client for which it stands. */
 PINNED_MAP(surrogates, "lru_hash", __be32, struct surrogate, MAX_SURROGATES, 0);
 

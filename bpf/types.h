@@ -241,6 +241,23 @@ struct sock_origin {
 	__u8 pad[2];
 };
 
+/* A container's networks that have VIPs, and its address on each: who is asked at its sockets, see
+ * vip_sock.h. The key is the cookie of its network namespace; a vni of 0 ends the list.
+ */
+#define NAMESPACE_NETWORKS 8
+
+struct net_namespace {
+	__u32 vni[NAMESPACE_NETWORKS];
+	__be32 address[NAMESPACE_NETWORKS];
+};
+
+/* The backend that the datagrams of a socket get, under what it asks. */
+struct sock_choice {
+	__u64 seen_ns;
+	__u32 backend;
+	__be32 address; /* the backend's, to notice that its id was given to another */
+};
+
 /* An IPv6 address. */
 struct ip6 {
 	__be32 word[4];
@@ -340,7 +357,7 @@ enum event_path {
 	PATH_LOCAL = 2,   /* in at this node, to a task of it */
 	PATH_WRAPPED = 3, /* in at this node, through the tunnel to another */
 	PATH_MESH = 4,    /* out of the tunnel, to a task of this node */
-	PATH_SOCKET = 5,  /* of a process of this node, at its socket */
+	PATH_SOCKET = 5,  /* of a process of this node, or of a container, at its socket */
 };
 
 #define EVENT_HEAD 120
@@ -385,6 +402,8 @@ _Static_assert(sizeof(struct fragment_key) == 16, "fragment_key has no holes");
 _Static_assert(sizeof(struct fragment) == 16, "fragment has no holes");
 _Static_assert(sizeof(struct sock_key) == 16, "sock_key has no holes");
 _Static_assert(sizeof(struct sock_origin) == 8, "sock_origin has no holes");
+_Static_assert(sizeof(struct net_namespace) == 64, "net_namespace has no holes");
+_Static_assert(sizeof(struct sock_choice) == 16, "sock_choice has no holes");
 _Static_assert(sizeof(struct ip6) == 16, "ip6 has no holes");
 _Static_assert(sizeof(struct sock_origin6) == 20, "sock_origin6 has no holes");
 _Static_assert(sizeof(struct surrogate) == 48, "surrogate has no holes");

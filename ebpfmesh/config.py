@@ -108,6 +108,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         Literal["tunnel", "dsr"],
         Meta(description="How answers reach a client: through the entry node, or straight (dsr)."),
     ] = "tunnel"
+    vip_mode: Annotated[
+        Literal["tc", "socket"],
+        Meta(
+            description="Where VIPs are balanced: at the links of containers (tc), or already at "
+            "their sockets, where that will do: such a connection is not watched any more."
+        ),
+    ] = "tc"
     maglev_size: Annotated[
         Annotated[int, Meta(ge=MIN_SIZE, le=MAX_SIZE)],
         Meta(

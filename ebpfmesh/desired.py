@@ -34,6 +34,7 @@ from ebpfmesh.model import (
     Frozen,
     LocalTask,
     LocalView,
+    Membership,
     MeshState,
     Network,
     Node,
@@ -160,8 +161,17 @@ class _Assembly:
             addresses=self.local.addresses,
             attachments=self.local.attachments,
             endpoints=self.local.endpoints,
+            namespaces=self._namespaces(),
             lost=frozenset(vtep for node, vtep in self.vteps.items() if vtep and node in self.down),
         )
+
+    def _namespaces(self) -> dict[int, tuple[Membership, ...]]:
+        """Return who is on which network that may have VIPs."""
+        found = {
+            cookie: tuple(one for one in networks if one.vni in self.attached)
+            for cookie, networks in self.local.namespaces.items()
+        }
+        return {cookie: networks for cookie, networks in found.items() if networks}
 
     def run_again(
         self, services: Set[str], previous: Desired, known: Set[BackendKey]

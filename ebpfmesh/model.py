@@ -200,12 +200,21 @@ class Endpoint(Frozen, frozen=True):
     mac: str
 
 
+class Membership(Frozen, frozen=True, order=True):
+    """That a container is on an overlay network, and its address there."""
+
+    vni: int
+    address: str
+
+
 class LocalView(Frozen, frozen=True):
     """What the agent sees of its own node.
 
     `addresses`: those of the node's namespace, IPv4 and IPv6, but loopback; `tasks` by task id;
     `ended`: tasks that were seen here, and are no more; `endpoints`: who is behind which veth, as
-    far as that is known; `link_up`: whether the link to the other nodes has a carrier.
+    far as that is known; `namespaces`: cookie of a task's network namespace -> the networks that it
+    is on, if VIPs are balanced at sockets; `link_up`: whether the link to the other nodes has a
+    carrier.
     """
 
     node_id: str
@@ -215,6 +224,7 @@ class LocalView(Frozen, frozen=True):
     tasks: dict[str, LocalTask] = {}
     attachments: frozenset[Attachment] = frozenset()
     endpoints: dict[EndpointKey, Endpoint] = {}
+    namespaces: dict[int, tuple[Membership, ...]] = {}
     ended: frozenset[str] = frozenset()
     link_up: bool = True
 
@@ -314,7 +324,8 @@ class Desired(Frozen, frozen=True):
     """What the maps of one node shall hold, and where its programs shall be attached.
 
     `allowed` has the clients of restricted frontends, as networks (``192.0.2.0/24``, host bits
-    zero); a pool that is not in it has none. `lost` has the VTEPs of nodes that are down: what was
+    zero); a pool that is not in it has none. `namespaces` has the networks with VIPs that each
+    network namespace is on, by its cookie. `lost` has the VTEPs of nodes that are down: what was
     there can be asked no more.
     """
 
@@ -326,4 +337,5 @@ class Desired(Frozen, frozen=True):
     addresses: frozenset[str] = frozenset()
     attachments: frozenset[Attachment] = frozenset()
     endpoints: dict[EndpointKey, Endpoint] = {}
+    namespaces: dict[int, tuple[Membership, ...]] = {}
     lost: frozenset[str] = frozenset()

@@ -3,9 +3,9 @@
 
 The order lets a packet find everything that it is pointed to: nodes, backends, tables (side by
 side, so that one batch can swap them all), pools, lists of allowed clients, frontends, local
-addresses, endpoints; then the removals: frontends, lists, pools, backends, addresses, nodes,
-endpoints. Programs at links have a plan of their own: the kernel may keep whoever attaches one
-waiting for as long as it takes a container down, and no map waits for that.
+addresses, endpoints, namespaces; then the removals: frontends, lists, pools, backends, addresses,
+nodes, endpoints, namespaces. Programs at links have a plan of their own: the kernel may keep
+whoever attaches one waiting for as long as it takes a container down, and no map waits for that.
 
 A backend that is no longer wanted is first *retired*: it stays in the map as `GONE`, so that its
 flows are refused or balanced again. When its id has rested (`ebpfmesh.ids`) it is freed.
@@ -37,6 +37,7 @@ from ebpfmesh.model import (
     Frontend,
     FrontendKey,
     Frozen,
+    Membership,
     Pool,
     PoolKey,
 )
@@ -118,6 +119,13 @@ class PutEndpoint(Frozen, frozen=True, tag=True):
     endpoint: Endpoint
 
 
+class PutNamespace(Frozen, frozen=True, tag=True):
+    """Balance what is asked at the sockets of a network namespace that is on these networks."""
+
+    cookie: int
+    networks: tuple[Membership, ...]
+
+
 class Attach(Frozen, frozen=True, tag=True):
     """Attach the programs of the role."""
 
@@ -176,6 +184,12 @@ class DelEndpoint(Frozen, frozen=True, tag=True):
     key: EndpointKey
 
 
+class DelNamespace(Frozen, frozen=True, tag=True):
+    """Leave the sockets of a network namespace alone."""
+
+    cookie: int
+
+
 class Detach(Frozen, frozen=True, tag=True):
     """Take the role's programs off; a namespace or link that is gone is a success."""
 
@@ -191,6 +205,7 @@ Put: TypeAlias = (
     | PutFrontend
     | PutAddress
     | PutEndpoint
+    | PutNamespace
     | Attach
 )
 Removal: TypeAlias = (
@@ -202,6 +217,7 @@ Removal: TypeAlias = (
     | DelAddress
     | DelNode
     | DelEndpoint
+    | DelNamespace
     | Detach
 )
 Operation: TypeAlias = Put | Removal
@@ -214,12 +230,13 @@ REMOVALS = (
     DelAddress,
     DelNode,
     DelEndpoint,
+    DelNamespace,
     Detach,
 )
 
 Plan: TypeAlias = tuple[Operation, ...]
 
-K = TypeVar("K", FrontendKey, PoolKey, BackendKey, EndpointKey)
+K = TypeVar("K", FrontendKey, PoolKey, BackendKey, EndpointKey, int)
 V = TypeVar("V")
 D = TypeVar("D", bound=Desired)
 
@@ -263,6 +280,7 @@ def _narrowed(state: D, touched: Touched) -> D:
         nodes=frozenset(),
         addresses=frozenset(),
         endpoints={},
+        namespaces={},
     )
 
 
@@ -312,6 +330,7 @@ def laid_over(desired: Desired, actual: Actual) -> Desired:
         addresses=actual.addresses | desired.addresses,
         attachments=actual.attachments | desired.attachments,
         endpoints=actual.endpoints | desired.endpoints,
+        namespaces=actual.namespaces | desired.namespaces,
         lost=desired.lost,
     )
 
@@ -355,6 +374,9 @@ def _puts(desired: Desired, actual: Actual) -> Iterator[Operation]:
     for place, endpoint in sorted(desired.endpoints.items()):
         if actual.endpoints.get(place) != endpoint:
             yield PutEndpoint(place, endpoint)
+    for cookie, joined in sorted(desired.namespaces.items()):
+        if actual.namespaces.get(cookie) != joined:
+            yield PutNamespace(cookie, joined)
 
 
 def _removals(
@@ -370,6 +392,7 @@ def _removals(
     yield from map(DelAddress, sorted(actual.addresses - desired.addresses))
     yield from map(DelNode, sorted(actual.nodes - desired.nodes))
     yield from map(DelEndpoint, _missing(desired.endpoints, actual.endpoints))
+    yield from map(DelNamespace, _missing(desired.namespaces, actual.namespaces))
 
 
 def _changed(wanted: Mapping[K, V], there: Mapping[K, V]) -> list[V]:
@@ -431,6 +454,8 @@ class _Change:
                 self._set("addresses").add(address)
             case PutEndpoint(key=place, endpoint=endpoint):
                 self._map("endpoints")[place] = endpoint
+            case PutNamespace(cookie=cookie, networks=joined):
+                self._map("namespaces")[cookie] = joined
             case Attach(attachment=attachment):
                 self._set("attachments").add(attachment)
 
@@ -454,5 +479,7 @@ class _Change:
                 self._set("nodes").discard(vtep)
             case DelEndpoint(key=place):
                 self._map("endpoints").pop(place, None)
+            case DelNamespace(cookie=cookie):
+                self._map("namespaces").pop(cookie, None)
             case Detach(attachment=attachment):
                 self._set("attachments").discard(attachment)

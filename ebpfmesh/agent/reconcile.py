@@ -38,6 +38,7 @@ from ebpfmesh.plan import (
     DelAllowed,
     DelEndpoint,
     DelFrontend,
+    DelNamespace,
     DelNode,
     DelPool,
     Detach,
@@ -48,6 +49,7 @@ from ebpfmesh.plan import (
     PutBackend,
     PutEndpoint,
     PutFrontend,
+    PutNamespace,
     PutNode,
     PutPool,
     PutTable,
@@ -122,6 +124,7 @@ class Reconciler:
             backends={b.key: b for b in backends.values() if b.key not in gone},
             nodes=self.maps.nodes(),
             addresses=self.maps.addresses(),
+            namespaces=self.maps.namespaces(),
             retired=frozenset(gone),
         )
         log.info(
@@ -324,6 +327,14 @@ class Reconciler:
     @_apply.register
     def _(self, operation: DelEndpoint) -> None:
         self.maps.delete_endpoint(operation.key)
+
+    @_apply.register
+    def _(self, operation: PutNamespace) -> None:
+        self.maps.put_namespace(operation.cookie, operation.networks)
+
+    @_apply.register
+    def _(self, operation: DelNamespace) -> None:
+        self.maps.delete_namespace(operation.cookie)
 
     @_apply.register
     def _(self, operation: Attach) -> None:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whose veth is whose: by which address and MAC the packets of a task have to be sent. Pure.
 
+And which networks its network namespace is on.
+
 Which addresses a task has, dockerd says; which veth leads to them, the task's own namespace. What a
 container has given itself is nobody's word but its own.
 """
@@ -11,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 
 from ebpfmesh.datapath.discover import Sandbox
-from ebpfmesh.model import Attachment, Endpoint, EndpointKey
+from ebpfmesh.model import Attachment, Endpoint, EndpointKey, Membership
 from ebpfmesh.swarm.local import LocalContainer
 
 NETWORK_ID = 10
@@ -45,6 +47,30 @@ def endpoints(
         if out and sandbox.gateway and sandbox.gateway.address == out.address:
             key = EndpointKey(0, sandbox.gateway.ifindex)
             found[key] = Endpoint(out.address, out.mac or sandbox.gateway.mac)
+    return found
+
+
+def namespaces(
+    containers: Iterable[LocalContainer],
+    sandboxes: Mapping[str, Sandbox],
+    attachments: Iterable[Attachment],
+) -> dict[int, tuple[Membership, ...]]:
+    """Return which networks each container's network namespace is on, by its cookie.
+
+    The arguments are those of `endpoints`. Networks whose veth is not found are left out.
+    """
+    places = {(network_of(a.netns), a.ifindex): a.vni for a in attachments if a.vni}
+    found = {}
+    for container in containers:
+        sandbox = sandboxes.get(container.id)
+        if sandbox is None or not sandbox.cookie:
+            continue
+        ends = (
+            (places.get((network_id[:NETWORK_ID], sandbox.peers.get(end.address, 0))), end.address)
+            for network_id, end in container.endpoints.items()
+        )
+        if networks := sorted(Membership(vni, address) for vni, address in ends if vni):
+            found[sandbox.cookie] = tuple(networks)
     return found
 
 

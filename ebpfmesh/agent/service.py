@@ -113,6 +113,7 @@ class Agent:
             Path(config.netns_dir),
             patterns(config.interfaces),
             spoof_check=config.spoof_check,
+            vip_sockets=config.vip_mode == "socket",
         )
         self._datapath, reconciler = await self._workers.maps(self._open_datapath, viewer)
         store = StateStore(Path(config.state_dir) / "mesh.state")
@@ -180,7 +181,7 @@ class Agent:
             log.info("programs.detached", role=stray.role, link=stray.name)
         if reconciler.actual.backends:
             cover(attacher, viewer.everywhere())
-        if not attach_sockets(datapath):
+        if not attach_sockets(datapath, vips=config.vip_mode == "socket"):
             log.warning("agent.no_cgroup2", effect="localhost:PORT is not balanced")
         if datapath.move:
             end_move(datapath)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from ebpfmesh.agent.senders import endpoints
+from ebpfmesh.agent.senders import endpoints, namespaces
 from ebpfmesh.datapath.discover import (
     Device,
     HostLinks,
@@ -62,6 +62,7 @@ class Viewer:
         interfaces: Sequence[str] = (),
         *,
         spoof_check: bool = True,
+        vip_sockets: bool = False,
     ) -> None:
         self._node_id = node_id
         self._vtep = vtep
@@ -72,6 +73,7 @@ class Viewer:
         self._gateways: IPv4Network | None = None
         self._seen = _Links()
         self._spoof_check = spoof_check
+        self._vip_sockets = vip_sockets
         self._sandboxes: dict[str, Sandbox] = {}
 
     def device(self) -> Device:
@@ -112,6 +114,7 @@ class Viewer:
         """What was seen last, without another look; `known`: what events have told of tasks."""
         seen, sandboxes = self._seen, self._sandboxes
         behind = endpoints(containers, sandboxes, seen.attachments) if self._spoof_check else {}
+        known_by = namespaces(containers, sandboxes, seen.attachments) if self._vip_sockets else {}
         return LocalView(
             node_id=self._node_id,
             vtep=self._vtep,
@@ -120,6 +123,7 @@ class Viewer:
             tasks={c.task_id: _task(c, sandboxes.get(c.id), known) for c in containers},
             attachments=seen.places,
             endpoints=behind | seen.balancers,
+            namespaces=known_by,
             link_up=seen.device is None or seen.device.up,
         )
 

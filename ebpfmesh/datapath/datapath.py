@@ -10,6 +10,8 @@ from pathlib import Path
 
 from ebpfmesh.config import Config
 from ebpfmesh.datapath.cgroup import (
+    HOST_PROGRAMS,
+    SOCKET_PROGRAMS,
     attach_socket_programs,
     cgroup_root,
     detach_socket_programs,
@@ -182,9 +184,13 @@ def begin_serving(datapath: Datapath, grace_s: float) -> RunSettings:
     return settings
 
 
-def attach_sockets(datapath: Datapath) -> bool:
-    """Attaches the programs for the node's own processes; False where there is no cgroup2."""
+def attach_sockets(datapath: Datapath, *, vips: bool = False) -> bool:
+    """Attaches the programs for the node's own processes, and for `vips` those for containers.
+
+    False where there is no cgroup2.
+    """
     if not datapath.cgroup:
         return False
-    attach_socket_programs(datapath.module, datapath.cgroup, datapath.pin_dir)
+    programs = SOCKET_PROGRAMS if vips else HOST_PROGRAMS
+    attach_socket_programs(datapath.module, datapath.cgroup, datapath.pin_dir, programs)
     return True

@@ -141,11 +141,13 @@ class Sandbox:
     """The network of one container: its way out, and of each of its addresses the MAC.
 
     `peers` are the other ends of the veths that hold the addresses, in namespaces of their own.
+    `cookie` is the kernel's name for this one.
     """
 
     gateway: Gateway | None
     macs: dict[str, str]
     peers: dict[str, int]
+    cookie: int = 0
 
 
 def look_at_sandbox(path: str, gateways: IPv4Network | None) -> Sandbox | None:
@@ -154,6 +156,7 @@ def look_at_sandbox(path: str, gateways: IPv4Network | None) -> Sandbox | None:
         with links_of(path) as links:
             by_index = {link.index: link for link in links.links()}
             addresses = links.addresses()
+            cookie = links.cookie()
     except OSError:
         return None
     gateway = None
@@ -167,7 +170,7 @@ def look_at_sandbox(path: str, gateways: IPv4Network | None) -> Sandbox | None:
         peers[a.address] = link.peer
         if gateways and link.peer and IPv4Address(a.address) in gateways:
             gateway = Gateway(address=a.address, mac=link.mac, ifindex=link.peer)
-    return Sandbox(gateway, macs, peers)
+    return Sandbox(gateway, macs, peers, cookie)
 
 
 def look_at_balancer(path: Path) -> Endpoint | None:

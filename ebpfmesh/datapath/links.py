@@ -18,7 +18,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from ebpfmesh.datapath import dump
 from ebpfmesh.datapath.dump import Link, LinkAddress
-from ebpfmesh.datapath.netns import netlink_socket
+from ebpfmesh.datapath.netns import cookie_of, netlink_socket
 
 _AF_INET, _AF_INET6 = 2, 10
 _CHUNK = 1 << 16
@@ -83,6 +83,10 @@ class Links:
         self._socket.close()
         if "_route" in self.__dict__:
             self._route.close()
+
+    def cookie(self) -> int:
+        """The kernel's name for the namespace."""
+        return cookie_of(self._socket)
 
     def links(self) -> list[Link]:
         """Every link of the namespace."""

@@ -12,7 +12,7 @@ import errno
 import os
 import socket
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
@@ -33,6 +33,7 @@ from ebpfmesh.model import (
     FrontendKey,
     FrontendKind,
     Gateway,
+    Membership,
     PoolKey,
     Protocol,
     Scheduler,
@@ -363,6 +364,33 @@ class Maps:
 
     def _endpoint_key(self, key: EndpointKey) -> Any:
         return self._module.table("endpoints").Key(key.vni, key.ifindex)
+
+    # -- whose sockets are led to backends ------------------------------------------------
+
+    def put_namespace(self, cookie: int, networks: Sequence[Membership]) -> None:
+        """Leads sockets of a network namespace to the backends of these networks' VIPs.
+
+        Of more networks than the map has room for, the rest is left to the programs at links.
+        """
+        leaf = self._module.table("namespaces").Leaf()
+        for i, one in enumerate(networks[: len(leaf.vni)]):
+            leaf.vni[i], leaf.address[i] = one.vni, address_to_int(one.address)
+        self._update("namespaces", ctypes.c_uint64(cookie), leaf)
+
+    def delete_namespace(self, cookie: int) -> None:
+        """The reverse of `put_namespace`."""
+        self._delete("namespaces", ctypes.c_uint64(cookie))
+
+    def namespaces(self) -> dict[int, tuple[Membership, ...]]:
+        """The networks of each namespace whose sockets are led, by its cookie."""
+        return {
+            key.value: tuple(
+                Membership(vni, int_to_address(address))
+                for vni, address in zip(leaf.vni, leaf.address, strict=True)
+                if vni
+            )
+            for key, leaf in self._module.table("namespaces").items()
+        }
 
     # -- settings of running programs -----------------------------------------------------
 

@@ -46,7 +46,7 @@ _BATCH = 8192
 _STALE_NS = 2 * 10**9
 _NOEXIST = 1
 _COUNTERS = ("frontend_counters", "backend_counters", "entry_counters")
-_ORIGINS = ("sock_origins", "sock_origins6")
+_ORIGINS = ("sock_origins", "sock_origins6", "sock_choices")
 # What the programs change all the time, and say when they did.
 _TRACKED = (
     *("flows", "replies", "entries"),
@@ -110,7 +110,8 @@ class Move:
     def finish(self) -> None:
         """Adds what the old programs have done since: once none of them is attached."""
         for name in _ORIGINS:
-            self._add_missing(name)
+            if name in self._old:
+                self._add_missing(name)
         for name in self._counted:
             self._add_counted(name)
 

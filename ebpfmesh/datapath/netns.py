@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 _CLONE_NEWNET = 0x40000000
 _NETLINK_ROUTE, _NETLINK_SOCK_DIAG = 0, 4
+_SO_NETNS_COOKIE = 71
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -64,6 +65,11 @@ def netlink_socket(netns: str) -> socket.socket:
     more), `OSError` if it may not be entered.
     """
     return _open_in(netns, _open_netlink)
+
+
+def cookie_of(opened: socket.socket) -> int:
+    """The kernel's name for the namespace of a socket; it is never given twice."""
+    return int.from_bytes(opened.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
 
 
 def packet_socket(netns: str) -> socket.socket:

@@ -97,16 +97,22 @@ def sock_pins(request: pytest.FixtureRequest, bpffs: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sock_module(programs: Object, sock_pins: Path) -> Iterator[Module]:
+def sock_constants(bpffs: Path) -> dict[str, int]:
     """As for other tests, but for the network namespace, which the programs compare."""
-    constants = {
+    return {
         "NODE_VTEP": be32(NODE_A),
         "NIC_IFINDEX": ifindex("nic0"),
         "MAGLEV_SIZE": TABLE_SIZE,
         "MAX_FLOWS": 1024,
         "NODE_COOKIE": netns_cookie(),
     }
-    opened = Module(programs, constants, sock_pins)
+
+
+@pytest.fixture(scope="module")
+def sock_module(
+    programs: Object, sock_pins: Path, sock_constants: dict[str, int]
+) -> Iterator[Module]:
+    opened = Module(programs, sock_constants, sock_pins)
     yield opened
     opened.close()
 

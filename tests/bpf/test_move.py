@@ -48,7 +48,7 @@ from .net import (
     WEB_2,
     tcp,
 )
-from .node import TC_SHOT, XDP_TX, Node
+from .node import TC_OK, TC_SHOT, XDP_TX, Node
 from .sandbox import ifindex
 from .world import SECOND, TABLE_SIZE, remote
 
@@ -387,3 +387,20 @@ def test_new_programs_take_the_places_of_old_ones_and_no_others(
         assert not programs_at("gw1")
     finally:
         detach(place)
+
+
+def test_maps_that_an_earlier_version_had_not_begin_empty(
+    start: Starts, config: Config, programs: Object
+) -> None:
+    earlier = msgspec.structs.replace(
+        programs,
+        maps=tuple(m for m in programs.maps if m.name not in {"namespaces", "sock_choices"}),
+        programs=tuple(p for p in programs.programs if not p.name.startswith("vip_")),
+    )
+    task = opened_flow(furnished(start(config, earlier)))
+    datapath = start(config, programs)
+    moved(datapath, config)
+    node = Node(datapath.module)
+    assert node.overlay_ingress(tcp(INSIDE, SERVER, "A")).verdict == TC_OK
+    assert [to for _, to in node.translations()] == [f"{INSIDE} > {task}:80"]
+    assert list(node.table("sock_choices")) == []

@@ -32,6 +32,8 @@ _HASHES = (
     "surrogates",
     "local_backends",
     "endpoints",
+    "namespaces",
+    "sock_choices",
     "fragments",
     "flows",
     "replies",

@@ -30,6 +30,7 @@ from ebpfmesh.model import (
     Frontend,
     FrontendKey,
     FrontendKind,
+    Membership,
     Pool,
     PoolKey,
 )
@@ -60,6 +61,7 @@ class MemoryMaps:
         self.senders: dict[EndpointKey, Endpoint] = {}
         self.avoided: dict[int, int] = {}
         self.opened: list[FrontendKey] = []
+        self.led: dict[int, tuple[Membership, ...]] = {}
 
     def avoid(self, number: int, until_s: int) -> None:
         self.avoided[number] = until_s
@@ -149,6 +151,15 @@ class MemoryMaps:
 
     def clear_endpoints(self) -> None:
         self.senders.clear()
+
+    def put_namespace(self, cookie: int, networks: tuple[Membership, ...]) -> None:
+        self.led[cookie] = networks
+
+    def delete_namespace(self, cookie: int) -> None:
+        self.led.pop(cookie, None)
+
+    def namespaces(self) -> dict[int, tuple[Membership, ...]]:
+        return dict(self.led)
 
 
 class MemoryAttacher:
@@ -356,6 +367,21 @@ def test_restarted_agent_holds_nobody_to_an_old_address(maps: MemoryMaps, clock:
     assert maps.senders == {}
     again.sync(Desired(endpoints={new: alice}), whole=True)
     assert maps.senders == {new: alice}
+
+
+def test_restarted_agent_goes_on_leading_sockets_until_it_is_told_not_to(
+    maps: MemoryMaps, clock: Clock
+) -> None:
+    networks = (Membership(VNI, "10.0.1.3"),)
+    wanted = Desired(namespaces={7: networks, 8: networks})
+    reconciler(maps, MemoryAttacher(), clock).sync(wanted, whole=True)
+    again = reconciler(maps, MemoryAttacher(), clock)
+    again.adopt()
+    assert maps.led == {7: networks, 8: networks}
+    again.sync(Desired(namespaces={8: networks}), whole=True)
+    assert maps.led == {8: networks}
+    again.sync(Desired(), whole=True)
+    assert maps.led == {}
 
 
 def test_restarted_agent_gives_the_same_ids(maps: MemoryMaps, clock: Clock) -> None:

@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from ebpfmesh.agent.senders import endpoints
+from ebpfmesh.agent.senders import endpoints, namespaces
 from ebpfmesh.datapath.attach import Role
 from ebpfmesh.datapath.discover import Sandbox
-from ebpfmesh.model import Attachment, BackendState, Endpoint, EndpointKey, Gateway
+from ebpfmesh.model import (
+    Attachment,
+    BackendState,
+    Endpoint,
+    EndpointKey,
+    Gateway,
+    Membership,
+)
 from ebpfmesh.swarm.local import Endpoint as DockerEndpoint
 from ebpfmesh.swarm.local import LocalContainer
 
@@ -68,3 +75,20 @@ def test_who_is_not_known_is_left_out() -> None:
     nowhere = Sandbox(None, {}, {})
     assert endpoints([container()], {"c1": nowhere}, PLACES) == {}
     assert endpoints([container(gateway=None, endpoints={})], {"c1": SANDBOX}, PLACES) == {}
+
+
+COOKIE = 1234
+KNOWN = Sandbox(SANDBOX.gateway, SANDBOX.macs, {**SANDBOX.peers, "10.0.2.5": 7}, COOKIE)
+
+
+def test_networks_of_a_tasks_namespace() -> None:
+    ends = {NETWORK: DockerEndpoint(WEB, WEB_MAC), OTHER: DockerEndpoint("10.0.2.5", "")}
+    found = namespaces([container(endpoints=ends)], {"c1": KNOWN}, PLACES)
+    assert found == {COOKIE: (Membership(VNI, WEB), Membership(OTHER_VNI, "10.0.2.5"))}
+
+
+def test_namespace_is_known_only_where_its_network_is_for_sure() -> None:
+    assert namespaces([container()], {}, PLACES) == {}
+    assert namespaces([container()], {"c1": SANDBOX}, PLACES) == {}  # without its cookie
+    assert namespaces([container()], {"c1": KNOWN}, PLACES[1:]) == {}
+    assert namespaces([container(endpoints={})], {"c1": KNOWN}, PLACES) == {}

@@ -23,6 +23,7 @@ from ebpfmesh.model import (
     Gateway,
     LocalTask,
     LocalView,
+    Membership,
     MeshState,
     Network,
     Node,
@@ -599,3 +600,13 @@ def test_a_silent_node_is_noted_with_the_time() -> None:
     assert note.severity is Severity.WARNING
     assert note.subject == "host-n2"
     assert note.text.startswith("unreachable since 2026-11-21 17:20:03 UTC")
+
+
+def test_sockets_are_led_on_networks_that_have_vips() -> None:
+    """The ingress network has none, nor has one that no program is attached to."""
+    here, there = Membership(4097, "10.0.1.3"), Membership(4099, "10.0.3.3")
+    namespaces = {7: (Membership(4096, "10.0.0.3"), here, there), 8: (there,)}
+    inside = Attachment("overlay", "/ns/ingress", 7, "veth1", 4096)
+    local = local_of(container(3), attachments=(VETH, NIC, inside))
+    local = msgspec.structs.replace(local, namespaces=namespaces)
+    assert desired_state(MESH, local).namespaces == {7: (here,)}

@@ -20,6 +20,7 @@ from ebpfmesh.model import (
     FrontendKey,
     FrontendKind,
     Gateway,
+    Membership,
     Pool,
     PoolKey,
     Protocol,
@@ -36,6 +37,7 @@ ORDER = [
     ops.PutFrontend,
     ops.PutAddress,
     ops.PutEndpoint,
+    ops.PutNamespace,
     ops.DelFrontend,
     ops.DelAllowed,
     ops.DelPool,
@@ -44,6 +46,7 @@ ORDER = [
     ops.DelAddress,
     ops.DelNode,
     ops.DelEndpoint,
+    ops.DelNamespace,
 ]
 GATEWAY = Gateway("172.18.0.3", "02:42:ac:12:00:03", 7)
 POOL = PoolKey("web", 4096)
@@ -88,6 +91,7 @@ attachments = st.builds(
 )
 endpoint_keys = st.builds(EndpointKey, vnis, st.integers(1, 3))
 endpoints = st.builds(Endpoint, addresses, st.just("02:42:0a:00:00:03"))
+memberships = st.lists(st.builds(Membership, vnis, addresses), min_size=1, max_size=2).map(tuple)
 backends = st.builds(
     Backend,
     backend_keys,
@@ -134,6 +138,7 @@ def desired_states(draw: st.DrawFn) -> Desired:
         addresses=draw(st.frozensets(addresses)),
         attachments=draw(st.frozensets(attachments, max_size=3)),
         endpoints=draw(st.dictionaries(endpoint_keys, endpoints, max_size=3)),
+        namespaces=draw(st.dictionaries(st.integers(1, 4), memberships, max_size=3)),
     )
 
 
@@ -328,6 +333,18 @@ def test_who_is_behind_a_veth_is_known_before_its_programs_look() -> None:
     moved = msgspec.structs.replace(desired, endpoints={place: other})
     assert plan(moved, reached(desired)) == (ops.PutEndpoint(place, other),)
     assert plan(Desired(), reached(desired))[0] == ops.DelEndpoint(place)
+
+
+def test_sockets_are_led_once_their_vips_are_known() -> None:
+    frontend = Frontend(FrontendKey(4097, "10.0.1.2"), FrontendKind.VIP, POOL)
+    one, other = Membership(4097, "10.0.1.5"), Membership(4098, "10.0.2.5")
+    desired = Desired(frontends={frontend.key: frontend}, namespaces={7: (one,)})
+    steps = plan(desired, Actual())
+    assert steps == (ops.PutFrontend(frontend), ops.PutNamespace(7, (one,)))
+    joined = msgspec.structs.replace(desired, namespaces={7: (one, other)})
+    assert plan(joined, reached(desired)) == (ops.PutNamespace(7, (one, other)),)
+    assert plan(Desired(), reached(desired))[-1] == ops.DelNamespace(7)
+    assert plan(Desired(), reached(desired), whole=False) == ()
 
 
 def test_a_link_that_was_renamed_keeps_its_programs() -> None:
