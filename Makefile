@@ -7,8 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-C_FILES := $(wildcard bpf/*.c bpf/*.h bench/lab/*.c bench/lab/*.h ebpfmesh/lab/images/*.c \
-	tests/lab/faults/*.c)
+C_FILES := $(wildcard bpf/*.c bpf/*.h bench/ipvs/*.c bench/lab/*.c bench/lab/*.h \
+	ebpfmesh/lab/images/*.c tests/lab/faults/*.c)
 
 # Under sudo, what needs no root is done as the user who called it, so that nothing in a checkout
 # of theirs ends up as root's. A checkout that is root's own stays so.
@@ -204,6 +204,11 @@ bench-convergence: need-root $(BENCH_STAMP) ## From a change to the maps of each
 .PHONY: bench-scale
 bench-scale: need-root $(BENCH_STAMP) ## A made-up Swarm of 10,000 tasks: hub and agents (root)
 	$(BENCH).scale $(ARGS)
+
+.PHONY: bench-ipvs
+bench-ipvs: need-root $(BENCH_STAMP) ## Against IPVS: instructions per packet of a QEMU guest (root; slow)
+	@scripts/setup-kernels.sh
+	$(BENCH).ipvs $(addprefix --mirror=,$(MIRROR)) $(ARGS)
 
 .PHONY: need-root
 need-root:

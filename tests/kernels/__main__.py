@@ -12,13 +12,12 @@ import tempfile
 from pathlib import Path
 
 from .image import make_image, requirements
-from .machine import run_guest
+from .machine import Job, run_guest
 from .report import Outcome, outcome, summary, table
-from .systems import MIRROR, SYSTEMS, System
+from .systems import CACHE, MIRROR, SYSTEMS, System
 from .tool import Failed
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
-_CACHE = Path("/var/cache/ebpfmesh-kernels")
 _TOOLS = ("chroot", "debootstrap", "mke2fs", "qemu-system-x86_64", "setpriv", "unshare")
 
 
@@ -36,11 +35,12 @@ def _arguments() -> argparse.Namespace:
 
 def _run(system: System, arguments: argparse.Namespace) -> Outcome:
     wanted = requirements(_CHECKOUT / "pyproject.toml")
-    image = make_image(system, wanted, arguments.mirror, _CACHE)
+    image = make_image(system, wanted, arguments.mirror, CACHE)
     tests = "" if arguments.load_only else arguments.tests
+    job = Job(_CHECKOUT, {"TESTS": tests})
     with tempfile.TemporaryDirectory(prefix="ebpfmesh-kernel-") as work:
         try:
-            results = run_guest(image, _CHECKOUT, tests, Path(work), arguments.timeout_s)
+            results = run_guest(image, job, Path(work), arguments.timeout_s)
         finally:
             if arguments.results is not None:
                 shutil.copytree(work, arguments.results / system.kernel, dirs_exist_ok=True)

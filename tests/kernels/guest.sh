@@ -2,8 +2,9 @@
 # shellcheck shell=sh
 # The first process of the guest: measures the programs, runs the tests, hands the results over.
 #
-# /dev/vdb holds the sources (a tar), /dev/vdc is where the results go (another). TESTS, in
-# /checkout/guest.env, are arguments for pytest; none when empty.
+# /dev/vdb holds the sources (a tar), /dev/vdc is where the results go (another). In
+# /checkout/guest.env, TESTS are arguments for pytest, none when empty; COMMAND, if not empty, is
+# what to run instead of all that. It writes into ./results.
 
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
 export PYTHONPATH=/checkout:/opt/site PYTHONDONTWRITEBYTECODE=1
@@ -17,7 +18,7 @@ modprobe tun
 
 cd /checkout || exit
 mkdir -p results
-TESTS=
+TESTS='' COMMAND=''
 . ./guest.env
 uname -r >results/kernel
 echo 1 >/proc/sys/kernel/printk
@@ -30,8 +31,14 @@ say() {
 export EBPFMESH_OBJECT_DIR=/tmp/objects
 
 say "$(uname -r), $(python3 --version)"
-python3 -m tests.kernels.measure results/programs.json
-say "programs loaded"
+if [ -n "$COMMAND" ]; then
+	# shellcheck disable=SC2086
+	$COMMAND
+	say "done"
+else
+	python3 -m tests.kernels.measure results/programs.json
+	say "programs loaded"
+fi
 if [ -n "$TESTS" ]; then
 	# Emulated, everything takes twenty times as long.
 	# shellcheck disable=SC2086

@@ -11,7 +11,7 @@ import tempfile
 import tomllib
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,28 +41,41 @@ class Image:
     disk: Path
 
 
+@dataclass(frozen=True)
+class Extra:
+    """What else shall be on a disk, and for which use: each use has a disk of its own."""
+
+    use: str
+    packages: tuple[str, ...]
+
+
 def requirements(pyproject: Path) -> list[str]:
     """What the package and its tests need from PyPI."""
     project = tomllib.loads(pyproject.read_text())["project"]
     return [*project["dependencies"], *project["optional-dependencies"]["test"]]
 
 
-def make_image(system: System, wanted: list[str], mirror: str, cache: Path) -> Image:
+def make_image(
+    system: System, wanted: list[str], mirror: str, cache: Path, extra: Extra | None = None
+) -> Image:
     """The system's disk with the `wanted` Python packages; nothing is done if it is there.
 
     Raises `Failed` if the mirror does not have the suite, or a tool fails.
     """
-    recipe = repr((system, PACKAGES, sorted(wanted), _INIT))
-    name = f"{system.suite}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+    packages = (*PACKAGES, *(extra.packages if extra else ()))
+    recipe = repr((system, packages, sorted(wanted), _INIT))
+    kind = f"{extra.use}-{system.suite}" if extra else system.suite
+    name = f"{kind}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     target = cache / name
     cache.mkdir(parents=True, exist_ok=True)
-    with _alone(cache / f"{system.suite}.lock"):
+    with _alone(cache / f"{kind}.lock"):
         if not target.is_dir():
             _check_suite(system, mirror)
             print(f"{system.suite}: making {target} (some minutes, once)", flush=True)
             with tempfile.TemporaryDirectory(prefix=f"{name}.", dir=cache) as scratch:
-                _build(Path(scratch), system, wanted, mirror, cache).rename(target)
-            for old in cache.glob(f"{system.suite}-*"):
+                made = _build(Path(scratch), system, packages, wanted, mirror, cache)
+                made.rename(target)
+            for old in cache.glob(f"{kind}-*"):
                 if old != target and "." not in old.name:
                     shutil.rmtree(old)
     return Image(target / "vmlinuz", target / "initrd", target / "disk")
@@ -88,18 +101,25 @@ def _check_suite(system: System, mirror: str) -> None:
         ) from error
 
 
-def _build(scratch: Path, system: System, wanted: list[str], mirror: str, cache: Path) -> Path:
+def _build(
+    scratch: Path,
+    system: System,
+    packages: Sequence[str],
+    wanted: list[str],
+    mirror: str,
+    cache: Path,
+) -> Path:
     """Makes the image's files below `scratch`, and returns the directory that holds just them."""
     root, made, log = scratch / "root", scratch / "made", scratch / "log"
-    packages = cache / "packages" / system.suite
-    packages.mkdir(parents=True, exist_ok=True)
+    archives = cache / "packages" / system.suite
+    archives.mkdir(parents=True, exist_ok=True)
     made.mkdir()
     run_in_namespace(
         [
             "debootstrap",
             "--variant=minbase",
-            f"--cache-dir={packages}",
-            f"--include={','.join(PACKAGES)}",
+            f"--cache-dir={archives}",
+            f"--include={','.join(packages)}",
             system.suite,
             root,
             mirror,

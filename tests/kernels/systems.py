@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,9 @@ SYSTEMS = (
     System("6.1", "bookworm", "3.11"),
     System("6.12", "trixie", "3.13"),
 )
+
+# Where disks are kept.
+CACHE = Path("/var/cache/ebpfmesh-kernels")
 
 # Only Debian's own archive is signed with the keys that debootstrap looks for.
 MIRROR = "http://deb.debian.org/debian"
