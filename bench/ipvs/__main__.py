@@ -29,7 +29,7 @@ from tests.kernels.tool import Failed
 
 SYSTEM = SYSTEMS[0]
 TOOLS = Extra("ipvs", ("ipvsadm", "iptables", "nftables"))
-COUNT, QUICK_COUNT = 2000, 100
+COUNT, QUICK_COUNT = 1000, 100
 _FOUND = "ipvs.json"
 _COMPILE = ("gcc", "-static", "-O2", "-Wall", "-Wextra", "-Werror")
 

@@ -9,6 +9,7 @@ from bench.ipvs.plan import (
     CONNECTION,
     DIRECT,
     EBPFMESH,
+    EBPFMESH_HALF,
     IPVS,
     KEPT,
     NEW,
@@ -28,6 +29,7 @@ RATE = "rate, over direct"
 _UNIT = "instructions"
 
 # What ebpfmesh shall add at most, over IPVS; and its rate at least, over direct: in the router.
+_OURS = (EBPFMESH, EBPFMESH_HALF)
 AT_MOST = {PACKET: 0.12, NEW: 0.20}
 AT_LEAST = {CONNECTION: 0.97, KEPT: 0.985}
 
@@ -79,7 +81,7 @@ def _of_ipvs(values: Values) -> Iterator[Figure]:
         if side in {DIRECT, IPVS} or (place, IPVS, work) not in values:
             continue
         added, of_ipvs = (_above(values, place, each, work) for each in (side, IPVS))
-        ours = side == EBPFMESH and place == ROUTER
+        ours = side in _OURS and place == ROUTER
         target = AT_MOST.get(work) if ours else None
         yield Figure(OF_IPVS, "times", ratios(added, of_ipvs), params, at_most=target)
 
@@ -89,7 +91,7 @@ def _rates(values: Values) -> Iterator[Figure]:
         if side == DIRECT:
             continue
         rate = ratios(values[place, DIRECT, work], values[place, side, work])
-        ours = side == EBPFMESH and place == ROUTER
+        ours = side in _OURS and place == ROUTER
         target = AT_LEAST.get(work) if ours else None
         yield Figure(RATE, "times", rate, params, at_least=target)
 

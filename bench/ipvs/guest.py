@@ -10,14 +10,25 @@ from pathlib import Path
 import msgspec
 
 from bench.ipvs.network import Network, path, run
-from bench.ipvs.plan import CLIENT, DIRECT, EBPFMESH, ROUTER, SIDES, TASKS, VIP, Round, Told, told
+from bench.ipvs.plan import (
+    CLIENT,
+    DIRECT,
+    EBPFMESH,
+    EMPTY,
+    IPVS,
+    ROUTER,
+    SIDES,
+    TASKS,
+    VIP,
+    Round,
+    Told,
+    told,
+)
 from bench.ipvs.sides import Sides
 from bench.node import quiet
 
 TRAFFIC = Path(__file__).resolve().parents[2] / "traffic"
 _PINS = Path("/sys/fs/bpf/bench")
-# Whose tasks see the client's own address.
-_TRANSLATING = ("IPVS as Swarm sets it up",)
 
 
 def _arguments() -> argparse.Namespace:
@@ -35,10 +46,11 @@ def _say(text: str) -> None:
 
 def _traffic(side: str, network: Network, number: int, count: int) -> Told:
     """One run; what a side does is checked on the way."""
-    asked = ",".join(TASKS) if side == DIRECT or side.startswith("empty") else VIP
+    asked = ",".join(TASKS) if side in {DIRECT, EMPTY} else VIP
     where = [path(network.client), *map(path, network.tasks)]
     found = told(run(str(TRAFFIC), str(number), str(count), asked, *where))
-    assert (found.peer == CLIENT) == (side not in _TRANSLATING), f"{side}: saw {found.peer}"
+    # Swarm's tasks see a node's address in place of the client's.
+    assert (found.peer == CLIENT) == (side != IPVS), f"{side}: saw {found.peer}"
     assert all(found.got), f"{side}: tasks got {found.got}"
     return found
 
@@ -66,7 +78,7 @@ def main() -> None:
                 rounds.append(Round(place, side, found.instructions))
             _say(f"round {number}, {place}, {side}: {found}")
         given.to.write_bytes(msgspec.json.encode(rounds))
-    if any(side == EBPFMESH for _, side in networks):
+    if any(side.startswith(EBPFMESH) for _, side in networks):
         print(f"guest: reasons counted by ebpfmesh: {sides.world.reasons()}", flush=True)
 
 

@@ -23,6 +23,7 @@ ROUTER, OVERLAY = "router", "overlay"
 DIRECT = "direct"
 EMPTY = "empty tc programs"
 EBPFMESH = "ebpfmesh"
+EBPFMESH_HALF = "ebpfmesh, tasks elsewhere"
 IPVS = "IPVS as Swarm sets it up"
 PLAIN_IPVS = "IPVS without iptables"
 IPTABLES = "iptables DNAT"
@@ -30,8 +31,8 @@ NFTABLES = "nftables DNAT"
 
 # In the order in which they are measured, and shown.
 SIDES = {
-    ROUTER: (DIRECT, EMPTY, EBPFMESH, NFTABLES, IPTABLES, PLAIN_IPVS, IPVS),
-    OVERLAY: (DIRECT, EMPTY, EBPFMESH, IPVS),
+    ROUTER: (DIRECT, EMPTY, EBPFMESH_HALF, EBPFMESH, NFTABLES, IPTABLES, PLAIN_IPVS, IPVS),
+    OVERLAY: (DIRECT, EMPTY, EBPFMESH_HALF, EBPFMESH, IPVS),
 }
 
 PACKET, ANSWER, NEW = "packet", "answer", "new"

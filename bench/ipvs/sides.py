@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from bench import kernel
@@ -15,6 +15,7 @@ from bench.ipvs.plan import (
     CLIENT,
     DIRECT,
     EBPFMESH,
+    EBPFMESH_HALF,
     EMPTY,
     IPTABLES,
     IPVS,
@@ -58,7 +59,8 @@ class Sides:
         how: dict[str, Callable[[Network], None]] = {
             DIRECT: lambda _: None,
             EMPTY: _put_empty,
-            EBPFMESH: self._put_ebpfmesh,
+            EBPFMESH: partial(self._put_ebpfmesh, tasks_too=True),
+            EBPFMESH_HALF: partial(self._put_ebpfmesh, tasks_too=False),
             IPTABLES: _put_iptables,
             NFTABLES: _put_nftables,
             PLAIN_IPVS: _put_plain_ipvs,
@@ -66,8 +68,11 @@ class Sides:
         }
         how[side](network)
 
-    def _put_ebpfmesh(self, network: Network) -> None:
-        """The programs that the agent attaches to every container of an overlay network."""
+    def _put_ebpfmesh(self, network: Network, *, tasks_too: bool) -> None:
+        """The programs that the agent attaches to every container of an overlay network.
+
+        Those of tasks of other nodes are there, and take no time of the client's node.
+        """
         vni, self._next_vni = self._next_vni, self._next_vni + 1
         world, attacher = self.world, Attacher(self.world.module, XdpPolicy.OFF)
         service = world.vip(VIP, vni)
@@ -77,6 +82,8 @@ class Sides:
         node = path(network.node)
         indexes = _indexes(network)
         for port, address in network.containers.items():
+            if address != CLIENT and not tasks_too:
+                continue
             world.endpoint(address, vni, indexes[port])
             attacher.attach(Attachment("overlay", node, indexes[port], port, vni))
 

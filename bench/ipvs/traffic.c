@@ -44,6 +44,7 @@
 #define NEW_PORT 100
 #define TCP_SOURCE 300
 
+#define SETTLE_US 50000
 #define SMALL 32
 #define MESSAGE 64
 #define CHUNK (64 << 10)
@@ -137,14 +138,16 @@ static struct sockaddr_in asked(int number, uint16_t port)
 	return address;
 }
 
-static uint64_t now(void)
+/* What is still owed to earlier work (RCU frees the sockets of whole runs) is done first. */
+static uint64_t start_clock(void)
 {
+	usleep(SETTLE_US);
 	return __rdtsc();
 }
 
 static void tell(const char *work, uint64_t since, int count)
 {
-	printf("%s %.1f\n", work, (double)(now() - since) / count);
+	printf("%s %.1f\n", work, (double)(__rdtsc() - since) / count);
 }
 
 /* One datagram there and one back. */
@@ -181,7 +184,7 @@ static void known_packets(int count)
 	uint64_t start;
 
 	open_flows(flows);
-	start = now();
+	start = start_clock();
 	for (int i = 0; i < count; i++) {
 		struct flow *flow = &flows[i % KNOWN];
 
@@ -189,7 +192,7 @@ static void known_packets(int count)
 		whole(recv(flow->server, buffer, CHUNK, 0), SMALL, "recv");
 	}
 	tell("packet", start, count);
-	start = now();
+	start = start_clock();
 	for (int i = 0; i < count; i++) {
 		struct flow *flow = &flows[i % KNOWN];
 		struct sockaddr *peer = (struct sockaddr *)&flow->peer;
@@ -226,7 +229,7 @@ static void new_flows(int count)
 		clients[i] = bound(SOCK_DGRAM, ports + NEW_PORT + i);
 	for (int i = 0; i < warm; i++)
 		open_flow(clients, i);
-	start = now();
+	start = start_clock();
 	for (int i = 0; i < count; i++)
 		got[open_flow(clients, warm + i)]++;
 	tell("new", start, count);
@@ -287,7 +290,7 @@ static void tcp(int count)
 
 	connections(number, 16);
 	number += 16;
-	start = now();
+	start = start_clock();
 	connections(number, few);
 	tell("connection", start, few);
 	number += few;
@@ -295,7 +298,7 @@ static void tcp(int count)
 	flow = open_connection(number++);
 	for (int i = 0; i < 32; i++)
 		request(flow.client, flow.server);
-	start = now();
+	start = start_clock();
 	for (int i = 0; i < count; i++)
 		request(flow.client, flow.server);
 	tell("kept", start, count);
@@ -303,7 +306,7 @@ static void tcp(int count)
 
 	flow = open_connection(number);
 	bulk(&flow, 4);
-	start = now();
+	start = start_clock();
 	bulk(&flow, mebibytes);
 	tell("bulk", start, mebibytes);
 	close_connection(&flow);
