@@ -3,7 +3,8 @@
 
 libnetwork writes a permanent neighbour and a forwarding entry for every remote endpoint, and takes
 both out as soon as its gossip does not hear the endpoint's dockerd any more, whether the task lives
-or not. What has been there once is put back for as long as the Swarm's state has the task.
+or not. After a partition it may miss those of new tasks for minutes. What has been there once is
+put back for as long as the Swarm's state has the task; what has not come for a while is written.
 """
 
 from __future__ import annotations
@@ -12,7 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
+from ebpfmesh.desired import mac_of
 from ebpfmesh.model import BackendState, Frozen, LocalView, MeshState
+
+PATIENCE_S = 3.0
+"""Gossip brings the way to a new task within a second; it has so long before we write it."""
 
 LINGER_S = 5.0
 """libnetwork takes its own entries out when a task ends: it has so long before we do."""
@@ -27,10 +32,14 @@ class Way(Frozen, frozen=True, order=True):
 
 
 class Goal(Frozen, frozen=True):
-    """A task that lives elsewhere; `mac` is not known from the Swarm."""
+    """A task that lives elsewhere."""
 
     address: str
     vtep: str
+
+    def usual_way(self) -> Way:
+        """By the MAC that Docker makes of an address; the Swarm does not tell it."""
+        return Way(self.address, mac_of(self.address), self.vtep)
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -89,27 +98,37 @@ class Ways:
 
     def __init__(self) -> None:
         self._seen: dict[str, Way] = {}
+        self._missed_s: dict[str, float] = {}
         self._ours: dict[str, Way] = {}
         self._over_s: dict[str, float] = {}
 
     def repair(self, wanted: Mapping[str, Goal], found: Found, now_s: float) -> Repair:
         """Return what to do; what is put counts as ours from then on."""
-        put = dict(self._missing(wanted, found))
+        put = dict(self._missing(wanted, found, now_s))
         self._ours |= put
         take = dict(self._over(wanted, found, now_s))
         return Repair(put, take)
 
-    def _missing(self, wanted: Mapping[str, Goal], found: Found) -> Iterator[tuple[str, Way]]:
+    def _missing(
+        self, wanted: Mapping[str, Goal], found: Found, now_s: float
+    ) -> Iterator[tuple[str, Way]]:
         self._seen = {task: way for task, way in self._seen.items() if task in wanted}
-        for task, goal in wanted.items():
-            if (there := found.to(goal)) is not None:
-                self._seen[task] = there
-                continue
-            way = self._seen.get(task)
-            if way is None or (way.address, way.vtep) != (goal.address, goal.vtep):
-                continue
-            if not found.is_of_another(way):
+        there = {task: way for task, goal in wanted.items() if (way := found.to(goal)) is not None}
+        self._seen |= there
+        self._missed_s = {
+            task: self._missed_s.get(task, now_s) for task in wanted if task not in there
+        }
+        for task, since_s in self._missed_s.items():
+            way = self._known(task, wanted[task], now_s - since_s)
+            if way is not None and not found.is_of_another(way):
                 yield task, way
+
+    def _known(self, task: str, goal: Goal, missed_for_s: float) -> Way | None:
+        """The way as it was, or as it should be if it has not come for so long."""
+        way = self._seen.get(task)
+        if way is not None and (way.address, way.vtep) == (goal.address, goal.vtep):
+            return way
+        return goal.usual_way() if missed_for_s >= PATIENCE_S else None
 
     def _over(
         self, wanted: Mapping[str, Goal], found: Found, now_s: float

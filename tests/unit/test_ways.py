@@ -20,7 +20,7 @@ from ebpfmesh.model import (
     Node,
     Task,
 )
-from ebpfmesh.ways import LINGER_S, Found, Goal, Way, Ways, goals
+from ebpfmesh.ways import LINGER_S, PATIENCE_S, Found, Goal, Way, Ways, goals
 
 NETNS = "/ns/1-net"
 ADDRESS, MAC, VTEP = "10.0.1.5", "02:42:0a:00:01:05", "192.0.2.12"
@@ -72,8 +72,24 @@ def test_what_is_taken_out_is_put_back_whenever_it_is(left: Found) -> None:
     assert ways.repair(WANTED, left, 3).put == {"t1": WAY}
 
 
-def test_what_has_never_been_there_is_left_to_libnetwork() -> None:
-    assert Ways().repair(WANTED, NOTHING, 0).put == {}
+def test_what_has_never_been_there_is_left_to_libnetwork_for_a_while() -> None:
+    ways = Ways()
+    for now_s in (0, PATIENCE_S - 0.1):
+        assert ways.repair(WANTED, NOTHING, now_s).put == {}
+    assert ways.repair(WANTED, NOTHING, PATIENCE_S).put == {"t1": WAY}
+
+
+def test_the_while_begins_when_the_task_is_first_heard_of() -> None:
+    ways = Ways()
+    ways.repair({}, NOTHING, 0)
+    ways.repair(WANTED, NOTHING, 10)
+    assert ways.repair(WANTED, NOTHING, 10 + PATIENCE_S - 0.1).put == {}
+
+
+def test_an_address_that_leads_elsewhere_is_left_alone_however_long() -> None:
+    ways, elsewhere = Ways(), Found({ADDRESS: MAC}, {MAC: "192.0.2.13"})
+    for now_s in (0, 100):
+        assert ways.repair(WANTED, elsewhere, now_s).put == {}
 
 
 def test_a_mac_that_is_not_made_of_the_address_is_remembered() -> None:
