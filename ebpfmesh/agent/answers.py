@@ -8,6 +8,7 @@ import time
 
 import ebpfmesh
 from ebpfmesh.agent.capture import Capturer
+from ebpfmesh.agent.census import Census, Count, count
 from ebpfmesh.agent.explain import Surroundings, explain
 from ebpfmesh.agent.flowlist import list_flows
 from ebpfmesh.agent.hubrole import HubRole
@@ -63,6 +64,7 @@ class Answers:
         self._saver = saver
         self._worker = workers.maps
         module = datapath.module
+        self._census = Census(lambda: count(module))
         self.tracer = Tracer(
             lambda: Ring(module),
             self._naming,
@@ -77,12 +79,14 @@ class Answers:
 
     async def status(self) -> Status:
         """All that an operator may want to know."""
-        return await self._worker(self._status, self._hub_status())
+        counted = await asyncio.to_thread(self._census.taken)
+        return await self._worker(self._status, self._hub_status(), counted)
 
     async def flows(self) -> list[FlowStatus]:
         """The flows that this node translates."""
-        names = self._reader().names()
-        return await self._worker(list_flows, self._datapath.module, names)
+        whose = self._naming().of_number
+        # Not where maps are written: a million of them take their time.
+        return await asyncio.to_thread(list_flows, self._datapath.module, whose)
 
     async def explain(self, asked: Question) -> Explanation:
         """Which backend a packet would get here, and why."""
@@ -117,12 +121,9 @@ class Answers:
         actual, ids = keeper.reconciler.actual, keeper.reconciler.ids.backends.ids
         return Naming(keeper.mesh, actual.frontends, actual.backends, ids)
 
-    def _reader(self) -> MapReader:
-        keeper = self._keeper
-        return MapReader(keeper.mesh, keeper.reconciler, self._datapath, self._info.node_id)
-
-    def _status(self, hub: HubStatus) -> Status:
-        reader, keeper = self._reader(), self._keeper
+    def _status(self, hub: HubStatus, counted: Count) -> Status:
+        keeper, node_id = self._keeper, self._info.node_id
+        reader = MapReader(keeper.mesh, keeper.reconciler, self._datapath, node_id, counted)
         datapath = reader.datapath_status(self._config.return_mode, self._config.mesh_vni)
         found = notes(keeper.mesh, keeper.local) if keeper.local else ()
         return Status(

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from ebpfmesh.agent.naming import Named
 from ebpfmesh.datapath.flows import (
     FLOW_ANSWERED,
     FLOW_DIRECT,
@@ -22,11 +23,11 @@ from ebpfmesh.model import Protocol
 from ebpfmesh.status import FlowStatus
 
 
-def list_flows(module: Module, names: Mapping[int, tuple[str, str]]) -> list[FlowStatus]:
-    """Every balanced flow; `names` gives service and network by backend id."""
+def list_flows(module: Module, whose: Callable[[int], Named]) -> list[FlowStatus]:
+    """Every balanced flow; `whose` gives service and network of a backend id."""
     now_ns, clients = time.monotonic_ns(), _ip6_clients(module)
     return [
-        _flow(key, value, names, now_ns, clients)
+        _flow(key, value, whose, now_ns, clients)
         for keys, values in flows(module)
         for key, value in zip(keys, values, strict=True)
         if not int(value["flags"]) & FLOW_DIRECT
@@ -45,11 +46,11 @@ def _ip6_clients(module: Module) -> dict[int, str]:
 def _flow(
     key: Any,
     value: Any,
-    names: Mapping[int, tuple[str, str]],
+    whose: Callable[[int], Named],
     now_ns: int,
     clients: Mapping[int, str],
 ) -> FlowStatus:
-    service, network = names.get(int(value["backend"]), ("", ""))
+    service, network = whose(int(value["backend"]))
     protocol = Protocol(int(key["protocol"]))
     return FlowStatus(
         protocol=protocol.name.lower(),

@@ -42,6 +42,11 @@ class Naming:
         """The backend with that number."""
         return self._backends.get(number) if number else None
 
+    def of_number(self, number: int) -> Named:
+        """Whose the backend with that number is."""
+        backend = self.backend(number)
+        return self.of_backend(backend) if backend else Named()
+
     def node(self, vtep: str) -> str:
         """The name of a node, its VTEP if it has none."""
         return self._nodes.get(vtep, vtep)

@@ -4,18 +4,17 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ebpfmesh.agent.census import Count
 from ebpfmesh.agent.reconcile import Reconciler
 from ebpfmesh.datapath.attach import Role
 from ebpfmesh.datapath.counters import Counter, Counters
 from ebpfmesh.datapath.datapath import Datapath
-from ebpfmesh.datapath.flows import COUNTED_MAPS, flows_by_backend, size
 from ebpfmesh.ids import NO_ID
 from ebpfmesh.labels import in_words, read
 from ebpfmesh.model import (
@@ -60,6 +59,7 @@ class MapReader:
     reconciler: Reconciler
     datapath: Datapath
     node_id: str
+    count: Count
 
     @property
     def _counters(self) -> Counters:
@@ -98,16 +98,13 @@ class MapReader:
             "pools": (len(ids.pools.ids), module.table("pools").max_entries),
             "backends": (len(ids.backends.ids), module.table("backends").max_entries),
         }
-        hashes = {n: (size(module, n), module.table(n).max_entries) for n in COUNTED_MAPS}
+        hashes = {n: (used, module.table(n).max_entries) for n, used in self.count.sizes.items()}
         return tuple(MapStatus(n, used, of) for n, (used, of) in {**arrays, **hashes}.items())
 
     def services(self) -> tuple[ServiceStatus, ...]:
         """A row for each service on each of its networks, by name."""
-        flows = flows_by_backend(
-            self.datapath.module, self.datapath.module.table("backends").max_entries
-        )
         rows = [
-            self._service(service, network, flows)
+            self._service(service, network, self.count.flows)
             for service in self.mesh.services.values()
             for network in self._networks(service)
         ]
@@ -197,17 +194,6 @@ class MapReader:
             traffic=_traffic(self._counters.backend(number)),
             share=self.reconciler.shares.get(backend.pool, {}).get(backend.key, 0.0),
         )
-
-    def names(self) -> dict[int, tuple[str, str]]:
-        """Backend id -> names of its service and network, for the list of flows."""
-        networks = {n.vni: n.name for n in self.mesh.networks.values()}
-        found: dict[int, tuple[str, str]] = defaultdict(lambda: ("", ""))
-        for backend in self.reconciler.actual.backends.values():
-            service = self.mesh.services.get(backend.pool.service_id)
-            number = self.reconciler.ids.backends.ids.get(backend.key, NO_ID)
-            name = service.name if service else backend.pool.service_id
-            found[number] = (name, networks.get(backend.key.vni, ""))
-        return found
 
 
 def _state(service: Service, pool: Pool | None, *, ready: int, total: int) -> str:

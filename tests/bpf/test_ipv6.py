@@ -26,6 +26,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
 from ebpfmesh.agent.flowlist import list_flows
+from ebpfmesh.agent.naming import Named
 from ebpfmesh.takeover import Mode
 
 from .net import (
@@ -648,7 +649,7 @@ def test_what_is_not_balanced_now_is_refused(node6: Node, web: Service, flags: s
 
 def test_flow_is_listed_with_its_client(node6: Node, web: Service) -> None:
     node6.nic_ip6(syn6())
-    (flow,) = list_flows(node6.module, {})
+    (flow,) = list_flows(node6.module, lambda _: Named())
     assert (flow.client, flow.frontend) == (f"[{CLIENT6}]:4000", ENTRY)
 
 

@@ -11,6 +11,7 @@ from typing import cast
 import pytest
 from scapy.layers.l2 import Ether
 
+from ebpfmesh.agent.census import count
 from ebpfmesh.agent.reconcile import Reconciler
 from ebpfmesh.agent.report import MapReader
 from ebpfmesh.datapath.attach import Attacher
@@ -94,7 +95,7 @@ class Agent:
         device = Device("nic0", ifindex("nic0"), 1500)
         maps, counters = self.node.maps, Counters(module)
         datapath = Datapath(module, maps, counters, device, 0, self._bpffs, "")
-        (row,) = MapReader(self.mesh, self.reconciler, datapath, "a").services()
+        (row,) = MapReader(self.mesh, self.reconciler, datapath, "a", count(module)).services()
         return row
 
     def entered(self, source: str = CLIENT) -> str:
