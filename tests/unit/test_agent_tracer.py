@@ -57,6 +57,13 @@ NAMING = Naming(
 )
 
 
+@pytest.mark.parametrize(
+    ("number", "named"), [(1, Named("web")), (2, Named("web", "shop")), (3, Named()), (0, Named())]
+)
+def test_whose_a_backend_is(number: int, named: Named) -> None:
+    assert NAMING.of_number(number) == named
+
+
 def event(what: int = 0, **fields: Any) -> Event:
     known = {
         "time_ns": 0,
