@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab.changes.judge import Bounds, Death, Isolation, Marks, inexcusable
+from tests.lab.changes.judge import Bounds, Cut, Death, Isolation, Marks, inexcusable
 from tests.lab.loops import End, Failure, Report
 
 BOUNDS = Bounds()
@@ -66,7 +66,7 @@ def test_what_killing_a_task_does_not_excuse(told: Failure) -> None:
     assert judged(told, marks=KILLED) == [told]
 
 
-CUT = Marks(cut={"dead": AT_S}, isolated=[Isolation("192.0.2.14", AT_S, AT_S + 10)])
+CUT = Marks(cut={"dead": Cut(AT_S, AT_S + 10)}, isolated=[Isolation("192.0.2.14", AT_S, AT_S + 10)])
 
 
 def test_a_cut_off_node_is_not_asked_for_longer_than_the_bound() -> None:
@@ -76,6 +76,17 @@ def test_a_cut_off_node_is_not_asked_for_longer_than_the_bound() -> None:
     back = failure(AT_S + 11, target=NODE4)
     found = judged(before, failure(AT_S + 1), late, by_its_own_port, back, marks=CUT)
     assert found == [before, late, back]
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "host", "excused"),
+    [(9.9, "dead", True), (10.1, "dead", False), (9.9, "other", False)],
+)
+def test_a_held_connection_to_a_task_that_is_cut_off(
+    asked_s: float, host: str, excused: bool
+) -> None:
+    asked = failure(AT_S + asked_s, host=host, mode="hold")
+    assert (judged(asked, marks=CUT) == []) is excused
 
 
 def test_who_stays_closes_no_held_connection() -> None:
@@ -88,7 +99,7 @@ def test_marks_add_up() -> None:
     marks = Marks(left={"one"})
     marks.add(Marks(killed={"two": Death(1.0, 2.0)}))
     marks.add(CUT)
-    marks.add(Marks(cut={"three": 2.0}))
+    marks.add(Marks(cut={"three": Cut(2.0, 3.0)}))
     assert marks.gone == {"one", "two", "three", "dead"}
     assert marks.isolated == CUT.isolated
 

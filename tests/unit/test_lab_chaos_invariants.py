@@ -31,7 +31,23 @@ def test_new_flows_end_when_a_task_has_left() -> None:
         == []
     )
     (found,) = late(report(opened_s=LEFT_S + BOUND_S + 0.5), {"a": LEFT_S}, BOUND_S)
-    assert found == "a got a new flow 1.50 s after it had left"
+    assert found == "a got a new flow 1.50 s after it had left at 50.00 s"
+
+
+@pytest.mark.parametrize(
+    ("away", "until_s"),
+    [
+        ([], LEFT_S + BOUND_S),
+        ([(40.0, 49.0), (60.0, 70.0)], LEFT_S + BOUND_S),
+        ([(40.0, 52.0)], 52.0 + BOUND_S),
+        ([(52.5, 54.0), (49.0, 52.0)], 54.0 + BOUND_S),
+    ],
+)
+def test_an_agent_that_is_away_does_not_hear_of_it(
+    away: list[tuple[float, float]], until_s: float
+) -> None:
+    assert not list(late(report(opened_s=until_s), {"a": LEFT_S}, BOUND_S, away))
+    assert list(late(report(opened_s=until_s + 0.1), {"a": LEFT_S}, BOUND_S, away))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from ebpfmesh.lab.plan import Place
 from ebpfmesh.lab.unix_http import get_json
 
 from ..world import INGRESS, Task
-from .judge import Death, Isolation, Marks
+from .judge import Cut, Death, Isolation, Marks
 from .scene import CHECKED, OTHER_PORT, PORTS, SERVICE, Scene
 
 Act = Callable[[Scene], Marks]
@@ -343,7 +343,8 @@ def cut_off(node: str, *, for_s: float = 0.0) -> Act:
         scene.settle(scene.replicas)
         back_s = scene.note("and serves again")
         isolation = Isolation(scene.lab.node(node).address, cut_s, back_s)
-        return Marks(left=left, cut=dict.fromkeys(hosts, cut_s), isolated=[isolation])
+        cut = dict.fromkeys(hosts, Cut(cut_s, back_s))
+        return Marks(left=left, cut=cut, isolated=[isolation])
 
     return act
 

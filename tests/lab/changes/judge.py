@@ -37,6 +37,13 @@ class Death(msgspec.Struct, frozen=True):
     until_s: float
 
 
+class Cut(msgspec.Struct, frozen=True):
+    """When a task's node lost its cable, and when it served again."""
+
+    from_s: float
+    until_s: float
+
+
 class Isolation(msgspec.Struct, frozen=True):
     """An address that nobody reached."""
 
@@ -54,7 +61,7 @@ class Marks(msgspec.Struct):
 
     left: set[str] = msgspec.field(default_factory=set)
     killed: dict[str, Death] = msgspec.field(default_factory=dict)
-    cut: dict[str, float] = msgspec.field(default_factory=dict)
+    cut: dict[str, Cut] = msgspec.field(default_factory=dict)
     isolated: list[Isolation] = msgspec.field(default_factory=list)
 
     def add(self, other: Marks) -> None:
@@ -79,7 +86,8 @@ def _excused(failure: Failure, marks: Marks, bounds: Bounds) -> bool:
     """A request in flight at its end, or asked before anybody could know."""
     return (
         any(_meets(failure, isolation) for isolation in marks.isolated)
-        or any(_within(failure, cut_s, bounds.cut_s) for cut_s in marks.cut.values())
+        or any(_within(failure, cut.from_s, bounds.cut_s) for cut in marks.cut.values())
+        or _is_held_there(failure, marks.cut.get(failure.host))
         or any(
             _within(failure, death.from_s, death.until_s - death.from_s + bounds.kill_s)
             and _may_concern(failure, host)
@@ -92,6 +100,11 @@ def _meets(failure: Failure, isolation: Isolation) -> bool:
     host = failure.target.rpartition(":")[0]
     during = isolation.from_s < failure.at_s and failure.asked_s < isolation.until_s
     return host == isolation.address and during
+
+
+def _is_held_there(failure: Failure, cut: Cut | None) -> bool:
+    """On a connection that rested when its task was cut off: nobody else can answer that."""
+    return failure.mode == "hold" and cut is not None and failure.asked_s < cut.until_s
 
 
 def _within(failure: Failure, began_s: float, bound_s: float) -> bool:

@@ -84,7 +84,7 @@ class Chaos:
         wrong = [
             *stuck,
             *self._broken(report),
-            *late(report, watch.left_s, self._bounds.left_s),
+            *late(report, watch.left_s, self._bounds.left_s, watch.away),
             *watch.falls,
         ]
         wrong += miscounted(report, after - before)

@@ -19,17 +19,21 @@ LOOK_S = 0.2
 class Watch:
     """`left_s` says since when a task was not wanted any more; `falls` where counters fell.
 
-    `nodes` has every task that was ever seen, and its node.
+    `nodes` has every task that was ever seen, and its node; `away` from when until when an agent
+    did not answer.
     """
 
     def __init__(self, lab: Lab, agents: Agents, services: Collection[str]) -> None:
         self.left_s: dict[str, float] = {}
         self.falls: list[str] = []
         self.nodes: dict[str, str] = {}
+        self.away: list[tuple[float, float]] = []
         self._lab = lab
         self._agents = agents
         self._services = services
         self._wanted: set[str] = set()
+        self._heard_s: dict[str, float] = {}
+        self._silent: set[str] = set()
         self._packets: dict[tuple[str, str, str], int] = {}
         self._stop = threading.Event()
 
@@ -66,7 +70,9 @@ class Watch:
         try:
             services = self._agents.status(node).services
         except LabError:
-            return  # its agent has just been killed
+            self._silent.add(node)
+            return
+        self._heard(node)
         for service in services:
             for frontend in service.frontends:
                 key = (node, service.network, frontend.name)
@@ -75,6 +81,14 @@ class Watch:
                 if service.name in self._services and packets < before:
                     self.falls.append(f"{key}: {before} packets, then {packets}")
                 self._packets[key] = packets
+
+    def _heard(self, node: str) -> None:
+        """An agent that did not answer for a while, and does again."""
+        now_s = time.monotonic()
+        if node in self._silent:
+            self._silent.remove(node)
+            self.away.append((self._heard_s.get(node, 0.0), now_s))
+        self._heard_s[node] = now_s
 
 
 def connections(agents: Agents, services: Collection[str]) -> int:
