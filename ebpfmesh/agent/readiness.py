@@ -23,6 +23,9 @@ log = structlog.get_logger(__name__)
 # unless it is changed): what is there may be a question of the task's own, to a name server, say.
 FIRST_EPHEMERAL = 32768
 
+SETTLE_S = 0.2
+"""A server opens its sockets one after the other: so long after the last one there are no more."""
+
 Look = Callable[[str], frozenset[Listener]]
 
 
@@ -48,6 +51,7 @@ class Readiness:
         self._known: frozenset[str] = frozenset()
         self._deadlines: dict[tuple[str, int], float] = {}
         self._ready: set[tuple[str, int]] = set()
+        self._heard: dict[tuple[str, int], tuple[frozenset[Listener], float]] = {}
         self._silent = False
 
     def adopt(self, task_ids: Iterable[str]) -> None:
@@ -61,6 +65,7 @@ class Readiness:
         living = {_key(container) for container in containers}
         self._ready &= living
         self._deadlines = {k: at for k, at in self._deadlines.items() if k in living}
+        self._heard = {k: heard for k, heard in self._heard.items() if k in living - self._ready}
         waiting = [c for c in containers if not self._is_ready(c, mesh.services)]
         self._known = frozenset()
         return {container.task_id: BackendState.STARTING for container in waiting}
@@ -97,7 +102,8 @@ class Readiness:
         if service.mode is not EndpointMode.VIP or not read(service.labels).policy.listening:
             return True
         try:
-            return answers(self._look(container.sandbox), service) if container.sandbox else False
+            found = self._look(container.sandbox) if container.sandbox else frozenset()
+            return self._is_whole(_key(container), found, service)
         except KernelSilent as error:
             self._silent = True
             log.warning("task.readiness_unknown", error=str(error), effect="started means ready")
@@ -105,16 +111,32 @@ class Readiness:
         except OSError:
             return False  # it has just gone, or is not there yet
 
+    def _is_whole(self, key: tuple[str, int], found: frozenset[Listener], service: Service) -> bool:
+        """Whether it listens on all that is published, or on something, and to no more for long."""
+        now_s, listening = self._now_s(), heard(found, service)
+        before, since_s = self._heard.get(key, (frozenset(), now_s))
+        if listening != before:
+            since_s = now_s
+        self._heard[key] = (listening, since_s)
+        if service.ports and listening == _published(service):
+            return True
+        return bool(listening) and now_s - since_s >= SETTLE_S
 
-def answers(found: frozenset[Listener], service: Service) -> bool:
-    """Tell whether a task with these listeners does what its service is there for.
 
-    One of the target ports will do where some are published: nobody says what the others are for.
+def heard(found: frozenset[Listener], service: Service) -> frozenset[Listener]:
+    """Return those of a task's listeners that do what its service is there for.
+
+    Where some are published: nobody says what the others are for.
     """
     if service.ports:
-        wanted = {Listener(port.protocol, port.target) for port in service.ports}
-        return not wanted.isdisjoint(found)
-    return any(one.protocol is not Protocol.UDP or one.port < FIRST_EPHEMERAL for one in found)
+        return found & _published(service)
+    return frozenset(
+        one for one in found if one.protocol is not Protocol.UDP or one.port < FIRST_EPHEMERAL
+    )
+
+
+def _published(service: Service) -> frozenset[Listener]:
+    return frozenset(Listener(port.protocol, port.target) for port in service.ports)
 
 
 def _key(container: LocalContainer) -> tuple[str, int]:

@@ -9,14 +9,16 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from ebpfmesh.agent.readiness import FIRST_EPHEMERAL, Readiness, answers
+from ebpfmesh.agent.readiness import FIRST_EPHEMERAL, SETTLE_S, Readiness, heard
 from ebpfmesh.datapath.listening import KernelSilent, Listener
 from ebpfmesh.labels import READY as READY_LABEL
 from ebpfmesh.model import BackendState, EndpointMode, MeshState, Port, Protocol, Service
 from ebpfmesh.swarm.local import LocalContainer
 
 TCP_80, UDP_53 = Listener(Protocol.TCP, 80), Listener(Protocol.UDP, 53)
-PLAIN = Service("web", "web", EndpointMode.VIP)
+PLAIN = Service("web", "web", EndpointMode.VIP, ports=(Port(Protocol.TCP, 8080, 80),))
+BOTH = msgspec.structs.replace(PLAIN, ports=(*PLAIN.ports, Port(Protocol.UDP, 53, 53)))
+INSIDE = msgspec.structs.replace(PLAIN, ports=())
 NOW_S = 1_000_000.0
 BOUND_S = 10.0
 
@@ -79,6 +81,43 @@ def test_a_task_is_starting_until_it_listens_and_then_ready_for_good(machine: Ma
     looks = machine.looks
     assert machine.starting() == set()
     assert machine.looks == looks
+
+
+def test_a_task_that_listens_on_all_that_is_published_is_ready_at_once(machine: Machine) -> None:
+    machine.listen(TCP_80)
+    assert machine.starting(service=BOTH) == {"t1"}
+    machine.listen(TCP_80, UDP_53)
+    assert machine.starting(service=BOTH) == set()
+
+
+@pytest.mark.parametrize("service", [BOTH, INSIDE])
+def test_one_that_listens_on_something_may_go_on_to_more(
+    machine: Machine, service: Service
+) -> None:
+    machine.listen(TCP_80)
+    assert machine.starting(service=service) == {"t1"}
+    machine.uptime_s += SETTLE_S - 0.01
+    assert machine.starting(service=service) == {"t1"}
+    machine.uptime_s += 0.02
+    assert machine.starting(service=service) == set()
+
+
+def test_each_socket_that_comes_may_be_followed_by_another(machine: Machine) -> None:
+    machine.listen(TCP_80)
+    assert machine.starting(service=INSIDE) == {"t1"}
+    machine.uptime_s += SETTLE_S + 0.01
+    machine.listen(TCP_80, UDP_53)
+    assert machine.starting(service=INSIDE) == {"t1"}
+    machine.uptime_s += SETTLE_S + 0.01
+    assert machine.starting(service=INSIDE) == set()
+
+
+def test_what_closes_again_does_not_count(machine: Machine) -> None:
+    machine.listen(TCP_80)
+    assert machine.starting(service=INSIDE) == {"t1"}
+    machine.uptime_s += SETTLE_S + 0.01
+    machine.listen()
+    assert machine.starting(service=INSIDE) == {"t1"}
 
 
 def test_a_container_that_is_started_again_has_to_listen_again(machine: Machine) -> None:
@@ -183,4 +222,4 @@ def test_a_task_answers_on_what_is_published_or_on_anything(
     ports: tuple[Port, ...], found: Iterable[Listener], ready: bool
 ) -> None:
     service = Service("web", "web", EndpointMode.VIP, ports=ports)
-    assert answers(frozenset(found), service) is ready
+    assert bool(heard(frozenset(found), service)) is ready
