@@ -93,13 +93,17 @@ class Silence:
         return [key for key, node in self._nodes.items() if node.heard_s <= before_s]
 
     def there(self, now_s: float) -> frozenset[str]:
-        """Return the nodes that live, as far as is known: whatever the Swarm says of them."""
+        """Return the nodes that live, as far as is known: whatever the Swarm says of them.
+
+        A new leader may hold its own node to be down, until its own dockerd has found it.
+        """
         after_s = now_s - self._patience.there_s
-        return frozenset(
+        others = (
             key
             for key, node in self._nodes.items()
             if node.silent_s is None and node.heard_s >= after_s
         )
+        return frozenset({self._own_id, *others})
 
     def look(
         self, now_s: float, *, in_touch: bool, is_up: Callable[[str], bool]

@@ -209,19 +209,19 @@ def test_who_is_there_is_heard_or_answers_whether_it_runs_an_agent_or_not() -> N
         hub.silence.left(node)
     hub.kernels = {"n4"}
     hub.go(1)
-    assert hub.silence.there(hub.now_s) == {"n2", "n3", "n4"}
+    assert hub.silence.there(hub.now_s) == {"n1", "n2", "n3", "n4"}
     hub.go(20)
-    assert hub.silence.there(hub.now_s) == {"n2", "n4"}
+    assert hub.silence.there(hub.now_s) == {"n1", "n2", "n4"}
     hub.kernels = set()
     hub.go(P.there_s + 1)
-    assert hub.silence.there(hub.now_s) == {"n2"}
+    assert hub.silence.there(hub.now_s) == {"n1", "n2"}
 
 
 def test_who_is_silent_is_not_there() -> None:
     hub = Hub("n2", "n3", "n4")
     hub.cut("n4")
     assert hub.go(2.4) == {"n4"}
-    assert hub.silence.there(hub.now_s) == {"n2", "n3"}
+    assert hub.silence.there(hub.now_s) == {"n1", "n2", "n3"}
 
 
 def test_who_has_left_for_long_is_not_asked_any_more() -> None:
