@@ -126,7 +126,7 @@ class Readiness:
 def heard(found: frozenset[Listener], service: Service) -> frozenset[Listener]:
     """Return those of a task's listeners that do what its service is there for.
 
-    Where some are published: nobody says what the others are for.
+    Where ports are published these alone count: nobody says what the others are for.
     """
     if service.ports:
         return found & _published(service)
