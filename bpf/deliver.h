@@ -141,19 +141,22 @@ static __always_inline int deliver_refusal(struct __sk_buff *skb, const struct p
 	return tc_send_wrapped(skb, entry, entry, NODE_VTEP, flow_hash(p), attempt_of(new->flags));
 }
 
-/* A flow that is known. It keeps its task, whatever a newer table says. */
-static __always_inline int deliver_on(struct __sk_buff *skb, const struct packet *p,
-				      struct flow_key *key, struct flow *flow, struct flow *new)
+/* A flow that is known goes on. It keeps its task, whatever a newer table says. NULL if its place
+ * is another's by now.
+ */
+static __always_inline struct flow *deliver_on(struct __sk_buff *skb, const struct packet *p,
+					       struct flow_key *key, struct flow *flow,
+					       struct flow *new)
 {
 	__u64 seen_ns = flow->seen_ns;
 
 	flow = flow_track(p, key, flow, TO_BACKEND);
 	/* Routes are asked as rarely as the record is renewed. */
-	if (flow->entry != new->entry || flow->seen_ns != seen_ns) {
+	if (flow && (flow->entry != new->entry || flow->seen_ns != seen_ns)) {
 		deliver_way_back(skb, p, new);
 		deliver_turn(key, flow, new);
 	}
-	return deliver_flow(skb, p, flow);
+	return flow;
 }
 
 static __always_inline int deliver_first(struct __sk_buff *skb, const struct packet *p,
@@ -189,7 +192,9 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 	if (has_expired(p))
 		return deliver_expired(skb, p, new);
 	if (flow)
-		return deliver_on(skb, p, &key, flow, new);
+		flow = deliver_on(skb, p, &key, flow, new);
+	if (flow)
+		return deliver_flow(skb, p, flow);
 	return deliver_first(skb, p, &key, id, new);
 }
 

@@ -100,8 +100,11 @@ static __always_inline int task_to_remote(struct __sk_buff *skb, const struct pa
 
 	flow.to.daddr = choice->backend->vtep;
 	flow.seen_ns = bpf_ktime_get_coarse_ns();
-	if (known && known->to.daddr == flow.to.daddr && !flow_restarts(p, known->flags)) {
+	if (known && known->to.daddr == flow.to.daddr && !flow_restarts(p, known->flags))
 		known = flow_track(p, &key, known, TO_BACKEND);
+	else
+		known = NULL;
+	if (known) {
 		flow.to = known->to;
 	} else {
 		if (choice->attempt)
@@ -127,8 +130,11 @@ static __always_inline int task_direct(struct __sk_buff *skb, const struct packe
 	enum reason why;
 
 	flow.seen_ns = bpf_ktime_get_coarse_ns();
-	if (known && (known->flags & FLOW_DIRECT) && !flow_restarts(p, known->flags)) {
+	if (known && (known->flags & FLOW_DIRECT) && !flow_restarts(p, known->flags))
 		known = flow_track(p, key, known, TO_BACKEND);
+	else
+		known = NULL;
+	if (known) {
 		flow.to = known->to;
 	} else if (is_syn(p) || flow_in_the_way(key, &flow)) {
 		why = flow_claim(key, &flow);

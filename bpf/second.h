@@ -77,7 +77,9 @@ static __always_inline int deliver_from_nic(struct __sk_buff *skb, const struct 
 	if (has_expired(p))
 		return deliver_expired(skb, p, &new);
 	if (flow)
-		return deliver_on(skb, p, &key, flow, &new);
+		flow = deliver_on(skb, p, &key, flow, &new);
+	if (flow)
+		return deliver_flow(skb, p, flow);
 	if (entry && !(mark & MARK_SECOND_CHANCE) &&
 	    (second_known(p, &key, &other) || second_choose(p, &key, id, &other))) {
 		if (!other.backend->gateway_ifindex)

@@ -30,10 +30,23 @@ static __always_inline struct flow *flow_move(struct flow_key *key, struct flow_
 	return moved ? moved : flow;
 }
 
+/* Whether a flow has lost its 4-tuple: the LRU has taken its twin, and then another flow has
+ * claimed the place. `twin` is what lies there, in the map that `flags` names; the other one is
+ * asked too.
+ */
+static __always_inline bool flow_displaced(struct flow_key *other, const struct tuple *back,
+					   enum direction dir, __u16 flags, const struct flow *twin)
+{
+	if (!twin)
+		twin = kept_under(other, dir, flags ^ FLOW_ESTABLISHED);
+	return twin && !same_tuple(&twin->to, back);
+}
+
 /* Notes what a packet says of its flow. News, and at most once in FLOW_TOUCH_NS the mere fact
  * that it lives, also go to the twin, which keeps the LRU from taking it; a twin that was taken
  * all the same is made again. So most packets cost no second look-up. Returns the entry, which may
- * have moved.
+ * have moved; NULL for a packet to the backend whose answer another flow would get: it has to claim
+ * a place anew.
  */
 static __always_inline struct flow *flow_track(const struct packet *p, struct flow_key *key,
 					       struct flow *flow, enum direction dir)
@@ -54,8 +67,8 @@ static __always_inline struct flow *flow_track(const struct packet *p, struct fl
 	flow->seen_ns = now;
 	other = twin_key(key, &flow->to);
 	twin = kept_under(&other, opposite(dir), before);
-	if (twin && !same_tuple(&twin->to, &back))
-		return flow; /* another flow has taken the place since */
+	if (flow_displaced(&other, &back, opposite(dir), before, twin))
+		return dir == TO_BACKEND ? NULL : flow;
 	if (!twin || (flags ^ before) & FLOW_ESTABLISHED)
 		return flow_move(key, &other, flow, dir);
 	twin->flags |= flags;

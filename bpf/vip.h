@@ -39,11 +39,13 @@ static __always_inline enum reason vip_balance(const struct packet *p, struct fl
 	backend = backends.lookup(&id);
 	if (!backend)
 		return DROP_no_backend;
-	if (old && silent) {
-		if (id == silent) {
-			*flow = *flow_track(p, key, old, TO_BACKEND);
+	if (old && id == silent) {
+		old = flow_track(p, key, old, TO_BACKEND);
+		if (old) {
+			*flow = *old;
 			return REASON_NONE;
 		}
+	} else if (old && silent) {
 		flow->flags = attempt_flags(next_attempt(attempt_of(old->flags)));
 		live_track(silent, old->flags, old->flags | FLOW_RST);
 		flow_abandon(key);
@@ -220,9 +222,10 @@ static __always_inline int vip_from_container(struct __sk_buff *skb)
 		return vip_error_from_container(skb, &p, vni);
 	if (why)
 		return leave(why, TC_ACT_UNSPEC);
+	if (flow)
+		flow = flow_track(&p, &key, flow, TO_BACKEND);
 	if (!flow)
 		return vip_new_flow(skb, &p, &key);
-	flow = flow_track(&p, &key, flow, TO_BACKEND);
 	if (flow->flags & FLOW_DIRECT)
 		return vip_direct(skb, &p, flow);
 	return vip_forward(skb, &p, flow);
