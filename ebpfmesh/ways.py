@@ -5,6 +5,11 @@ libnetwork writes a permanent neighbour and a forwarding entry for every remote 
 both out as soon as its gossip does not hear the endpoint's dockerd any more, whether the task lives
 or not. After a partition it may miss those of new tasks for minutes. What has been there once is
 put back for as long as the Swarm's state has the task; what has not come for a while is written.
+
+The overlay's bridge learns besides that an endpoint is behind the tunnel, and believes it for five
+minutes after its last frame. Docker gives addresses again, and a MAC with each: a task that gets
+one here meanwhile would not be reached before it sends a frame of its own. So what was learned of
+an endpoint that no other node has any more is forgotten.
 """
 
 from __future__ import annotations
@@ -43,10 +48,14 @@ class Goal(Frozen, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """What an overlay's namespace holds for good: address -> MAC, MAC -> VTEP."""
+    """What an overlay's namespace holds for good: address -> MAC, MAC -> VTEP.
+
+    And the MACs that its bridge has learned to be behind the tunnel.
+    """
 
     neighbours: dict[str, str] = {}
     forwards: dict[str, str] = {}
+    learned: frozenset[str] = frozenset()
 
     def has(self, way: Way) -> bool:
         """Whether the way is whole."""
@@ -66,10 +75,11 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Repair(msgspec.Struct, frozen=True):
-    """What to put back, and what to take out, by task id."""
+    """What to put back, and what to take out, by task id; which MACs the bridge shall forget."""
 
     put: dict[str, Way] = {}
     take: dict[str, Way] = {}
+    forget: frozenset[str] = frozenset()
 
 
 def goals(mesh: MeshState, local: LocalView) -> dict[str, dict[str, Goal]]:
@@ -107,7 +117,8 @@ class Ways:
         put = dict(self._missing(wanted, found, now_s))
         self._ours |= put
         take = dict(self._over(wanted, found, now_s))
-        return Repair(put, take)
+        held = found.forwards.keys() | {way.mac for way in put.values()}
+        return Repair(put, take, found.learned - held)
 
     def _missing(
         self, wanted: Mapping[str, Goal], found: Found, now_s: float

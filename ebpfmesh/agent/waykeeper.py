@@ -73,6 +73,8 @@ class WayKeeper:
                     overlay.put(way)
                 for way in repair.take.values():
                     overlay.take(way)
+                for mac in repair.forget:
+                    overlay.forget(mac)
         except FileNotFoundError:
             return Repair()
         except OSError as error:

@@ -18,7 +18,9 @@ from ebpfmesh.ways import Found, Way
 
 _AF_BRIDGE = 7
 _PERMANENT = 0x80  # NUD_PERMANENT (linux/neighbour.h)
+_LEARNED = 0x02 | 0x04  # NUD_REACHABLE, NUD_STALE
 _SELF = 0x02  # NTF_SELF: the entry of the link itself, not of the bridge that it is in
+_MASTER = 0x04  # NTF_MASTER: the other way round
 _ABSENT = frozenset({errno.ENOENT, errno.ENODEV, errno.ESRCH})
 
 
@@ -30,21 +32,24 @@ class Overlay:
         self._index = index
 
     def found(self) -> Found:
-        """What is there for good; what the kernel has learned by itself is left out."""
+        """What is there for good, and what the bridge has learned; not what the tunnel has."""
         neighbours = {
             entry.get_attr("NDA_DST"): entry.get_attr("NDA_LLADDR")
             for entry in self._dump(socket.AF_INET)
+            if entry["state"] & _PERMANENT
         }
-        forwards = {
-            entry.get_attr("NDA_LLADDR"): entry.get_attr("NDA_DST")
-            for entry in self._dump(_AF_BRIDGE)
-            if entry["flags"] & _SELF and entry.get_attr("NDA_DST")
-        }
-        return Found(neighbours, forwards)
+        forwards, learned = {}, set()
+        for entry in self._dump(_AF_BRIDGE):
+            mac, vtep = entry.get_attr("NDA_LLADDR"), entry.get_attr("NDA_DST")
+            if entry["flags"] & _SELF and vtep and entry["state"] & _PERMANENT:
+                forwards[mac] = vtep
+            elif entry.get_attr("NDA_MASTER") and entry["state"] & _LEARNED:
+                learned.add(mac)
+        return Found(neighbours, forwards, frozenset(learned))
 
     def _dump(self, family: int) -> Iterator[Any]:
         for entry in self._route.neigh("dump", family=family, ifindex=self._index):
-            if entry["ifindex"] == self._index and entry["state"] & _PERMANENT:
+            if entry["ifindex"] == self._index:
                 yield entry
 
     def put(self, way: Way) -> None:
@@ -55,11 +60,15 @@ class Overlay:
     def take(self, way: Way) -> None:
         """Removes the way; what is not there is a success."""
         for remove in (self._forward, self._neighbour):
-            try:
+            with _if_there():
                 remove("del", way)
-            except NetlinkError as error:
-                if error.code not in _ABSENT:
-                    raise
+
+    def forget(self, mac: str) -> None:
+        """Has the bridge forget that a MAC is behind the tunnel, if it still thinks so."""
+        with _if_there():
+            self._route.neigh(
+                "del", family=_AF_BRIDGE, ifindex=self._index, lladdr=mac, flags=_MASTER
+            )
 
     def _forward(self, command: str, way: Way, **more: int) -> None:
         self._route.neigh(
@@ -82,6 +91,15 @@ class Overlay:
             **mac,
             **more,
         )
+
+
+@contextmanager
+def _if_there() -> Iterator[None]:
+    try:
+        yield
+    except NetlinkError as error:
+        if error.code not in _ABSENT:
+            raise
 
 
 @contextmanager

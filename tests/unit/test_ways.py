@@ -155,6 +155,23 @@ def test_an_address_that_somebody_else_has_by_now_is_left_alone(
     assert ways.repair(wanted, found, 100).take == {}
 
 
+@pytest.mark.parametrize(
+    ("wanted", "found", "forgotten"),
+    [
+        pytest.param({}, Found({}, {}, frozenset({MAC})), {MAC}, id="gone"),
+        pytest.param({}, Found({}, {MAC: VTEP}, frozenset({MAC})), set(), id="elsewhere"),
+        pytest.param(WANTED, Found({}, {}, frozenset({MAC})), set(), id="put back"),
+        pytest.param({}, NOTHING, set(), id="not learned"),
+    ],
+)
+def test_what_was_learned_of_one_that_nobody_has_is_forgotten(
+    wanted: dict[str, Goal], found: Found, forgotten: set[str]
+) -> None:
+    ways = Ways()
+    ways.repair(WANTED, WHOLE, 0)
+    assert ways.repair(wanted, found, 1).forget == forgotten
+
+
 # --- the keeper -------------------------------------------------------------------------
 
 
@@ -165,6 +182,7 @@ class Kernel:
         self.holds = WHOLE
         self.error: OSError | None = None
         self.put_back: list[Way] = []
+        self.forgotten: list[str] = []
 
     def found(self) -> Found:
         return self.holds
@@ -175,6 +193,9 @@ class Kernel:
 
     def take(self, way: Way) -> None:
         raise AssertionError(way)
+
+    def forget(self, mac: str) -> None:
+        self.forgotten.append(mac)
 
     @contextmanager
     def entered(self, netns: str) -> Iterator[Kernel | None]:
@@ -194,8 +215,11 @@ async def test_each_look_mends_what_it_finds(monkeypatch: pytest.MonkeyPatch) ->
     for error in (None, FileNotFoundError(), PermissionError(1, "no"), None):
         kernel.holds, kernel.error = NOTHING, error
         await keeper.look()
+    kernel.holds = Found({}, {}, frozenset({MAC, "02:42:0a:00:01:09"}))
+    await keeper.look()
     worker.close()
-    assert kernel.put_back == [WAY, WAY]
+    assert kernel.put_back == [WAY, WAY, WAY]
+    assert kernel.forgotten == ["02:42:0a:00:01:09"]
 
 
 @pytest.mark.asyncio
