@@ -19,6 +19,7 @@ from bench.node import BenchNode, bench_node, quiet
 from ebpfmesh.agent.coverage import Coverage
 from ebpfmesh.agent.journal import Journal
 from ebpfmesh.agent.keeper import Keeper
+from ebpfmesh.agent.offers import Offers
 from ebpfmesh.agent.readiness import Readiness
 from ebpfmesh.agent.viewer import Viewer
 from ebpfmesh.agent.worker import Workers
@@ -149,6 +150,7 @@ async def agent(home: Path, port: int, docker: Path, size: swarm.Size) -> None:
             workers,
             readiness=Readiness(60.0),
             coverage=Coverage(),
+            offers=Offers(),
             journal=Journal(node.reconciler.actual),
             report=client.report,
         )

@@ -23,6 +23,7 @@ from ebpfmesh.agent.deathwatch import DeathWatch
 from ebpfmesh.agent.ingresswatch import IngressWatch
 from ebpfmesh.agent.journal import Journal
 from ebpfmesh.agent.labelwatch import LabelWatch
+from ebpfmesh.agent.offers import Offers
 from ebpfmesh.agent.readiness import Readiness
 from ebpfmesh.agent.reconcile import Reconciler
 from ebpfmesh.agent.truth import LocalTruth
@@ -67,6 +68,7 @@ class Keeper:
         *,
         readiness: Readiness,
         coverage: Coverage,
+        offers: Offers,
         journal: Journal,
         report: ReportSink,
         seen: Iterable[str] = (),
@@ -83,6 +85,7 @@ class Keeper:
         self._workers = workers
         self._readiness = readiness
         self.coverage = coverage
+        self._offers = offers
         self.journal = journal
         self._starting: dict[str, BackendState] = {}
         self._seen = set(seen)
@@ -110,6 +113,8 @@ class Keeper:
         """The Swarm's state has changed."""
         self._tell_maps(_ending(self.mesh, mesh))
         self.journal.look_at_nodes(self.mesh, mesh)
+        if self._offers.awaited(self.mesh, mesh):
+            self._origin_ns = mesh.origin_ns
         self.mesh = mesh
         state = f"the Swarm's state {mesh.version}" if mesh.version else "the agent's start"
         self.convergence.began(mesh.origin_ns)
@@ -149,7 +154,7 @@ class Keeper:
         """A fact of this node is new since `origin_ns`."""
         self.convergence.began(origin_ns)
         if self.local is not None:
-            self._report(self.local.vtep, self._reported(self.local), origin_ns)
+            self._tell_hubs(self.local, origin_ns)
         self._because(cause)
 
     def _because(self, cause: str) -> None:
@@ -288,9 +293,16 @@ class Keeper:
             sync = self.reconciler.sync
             steps = await self._workers.maps(sync, desired, whole=whole, touched=touched)
         finally:
+            self._look_at_served(mesh, local, desired)
             self.journal.look_at_maps(self.reconciler.actual, mesh, self._follows.causes)
         self._attachable = desired
         return steps
+
+    def _look_at_served(self, mesh: MeshState, local: LocalView, desired: Desired) -> None:
+        """Whom the maps serve now, others may send packets to."""
+        held = self.reconciler.actual.backends
+        if self._offers.look(mesh, local, desired.backends, held) and self.local is not None:
+            self._tell(self.local)
 
     def _with_news(self, local: LocalView, containers: Sequence[LocalContainer]) -> LocalView:
         """The node as it was seen last, but for what has been told of its tasks since."""
@@ -320,8 +332,13 @@ class Keeper:
         self._seen &= listed
 
     def _tell(self, local: LocalView) -> None:
-        self._report(local.vtep, self._reported(local), self._origin_ns)
-        self._origin_ns = 0
+        """What is held back is told later, with the time at which it came to be."""
+        self._tell_hubs(local, self._origin_ns)
+        if not self._offers.held_back:
+            self._origin_ns = 0
+
+    def _tell_hubs(self, local: LocalView, origin_ns: int) -> None:
+        self._report(local.vtep, self._offers.told(self._reported(local)), origin_ns)
 
     def _note_starts(self, local: LocalView) -> None:
         """Tasks that are seen for the first time have been there since they were started."""

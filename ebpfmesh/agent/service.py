@@ -20,6 +20,7 @@ from ebpfmesh.agent.http import serve_metrics, serve_socket
 from ebpfmesh.agent.hubrole import HubRole
 from ebpfmesh.agent.journal import Journal
 from ebpfmesh.agent.keeper import Keeper
+from ebpfmesh.agent.offers import Offers
 from ebpfmesh.agent.readiness import Readiness
 from ebpfmesh.agent.reconcile import Reconciler
 from ebpfmesh.agent.recount import RECOUNT_INTERVAL_S, patience, recount
@@ -139,6 +140,7 @@ class Agent:
             self._workers,
             readiness=readiness,
             coverage=coverage,
+            offers=Offers(seen),
             journal=self._journal,
             report=self._hub.report,
             seen=seen | (known or MeshState()).tasks_on(info.node_id),

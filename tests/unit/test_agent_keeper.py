@@ -18,6 +18,7 @@ from prometheus_client import generate_latest
 from ebpfmesh.agent.coverage import Coverage
 from ebpfmesh.agent.journal import Journal
 from ebpfmesh.agent.keeper import Keeper
+from ebpfmesh.agent.offers import Offers
 from ebpfmesh.agent.readiness import Readiness
 from ebpfmesh.agent.reconcile import Reconciler
 from ebpfmesh.agent.viewer import Viewer
@@ -87,11 +88,13 @@ def doc_of(container: LocalContainer) -> ContainerDoc:
 class FakeNode:
     """dockerd, links, sockets and maps of one node."""
 
-    def __init__(self, seen: Sequence[str] = ()) -> None:
+    def __init__(self, seen: Sequence[str] = (), served: Sequence[str] = ()) -> None:
         self.containers = [CONTAINER]
         self.answering, self.seen, self.placing = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        for each in (self.answering, self.seen, self.placing):
+        self.writing = asyncio.Event()
+        for each in (self.answering, self.seen, self.placing, self.writing):
             each.set()
+        self.begun = 0
         self.busy: set[str] = set()
         self.containers_seen: Sequence[LocalContainer] = ()
         self.error = ""
@@ -102,11 +105,12 @@ class FakeNode:
         self.desired = self.actual = Desired()
         self.peers: dict[str, int] = {}
         self.sync_error: Exception | None = None
+        self.fails_late = False
         self.link_up = True
         self.heard: list[dict[str, BackendState]] = []
         self.reports: list[tuple[dict[str, BackendState], int]] = []
         workers = SimpleNamespace(
-            maps=self._call, looks=self._see, links=self._place, sockets=self._call
+            maps=self._write, looks=self._see, links=self._place, sockets=self._call
         )
         readiness = Readiness(1000.0, look=lambda _: frozenset(self.listening))
         self.keeper = Keeper(
@@ -116,6 +120,7 @@ class FakeNode:
             cast(Workers, workers),
             readiness=readiness,
             coverage=Coverage(),
+            offers=Offers(served),
             journal=Journal(self.actual),
             report=self._report,
             seen=seen,
@@ -125,6 +130,11 @@ class FakeNode:
     async def _call(function: Callable[..., Any], *args: object, **kwargs: object) -> Any:
         await asyncio.sleep(0)
         return function(*args, **kwargs)
+
+    async def _write(self, function: Callable[..., Any], *args: object, **kwargs: object) -> Any:
+        self.begun += 1
+        await self.writing.wait()
+        return await self._call(function, *args, **kwargs)
 
     async def _see(self, function: Callable[..., Any], *args: object) -> Any:
         result = function(*args)
@@ -189,9 +199,10 @@ class FakeNode:
     def sync(self, desired: Desired, *, whole: bool, touched: object) -> int:
         del whole, touched  # of the Reconciler's interest
         if self.sync_error:
+            self.actual = desired if self.fails_late else self.actual
             raise self.sync_error
         steps = int(desired != self.desired)
-        self.desired = desired
+        self.desired = self.actual = desired
         return steps
 
     def attach(self, desired: Desired, *, whole: bool) -> int:  # noqa: ARG002 - as the Reconciler
@@ -226,9 +237,12 @@ class FakeNode:
 
 @asynccontextmanager
 async def running(
-    mesh: MeshState = MESH, seen: Sequence[str] = (), **changes: object
+    mesh: MeshState = MESH,
+    seen: Sequence[str] = (),
+    served: Sequence[str] = (),
+    **changes: object,
 ) -> AsyncIterator[FakeNode]:
-    node = FakeNode(seen)
+    node = FakeNode(seen, served)
     for name, value in changes.items():
         setattr(node, name, value)
     node.keeper.take_state(mesh)
@@ -579,3 +593,88 @@ async def test_maps_are_told_what_other_nodes_say_of_an_end() -> None:
         assert node.heard == [{"t2": GONE}]
         node.keeper.take_state(msgspec.structs.replace(mesh, version=3))
         assert len(node.heard) == 1
+
+
+@pytest.mark.asyncio
+async def test_hubs_hear_that_a_task_is_ready_when_the_maps_hold_it() -> None:
+    """Others send to it as soon as they hear; the maps may be long at something else."""
+    fresh, before_ns = msgspec.structs.replace(CONTAINER, started_s=time.time()), time.time_ns()
+    async with running(containers=[fresh]) as node:
+        await until(lambda: node.state is STARTING)
+        node.writing.clear()
+        begun = node.begun
+        node.listening.add(Listener(Protocol.TCP, 80))
+        await until(lambda: node.begun > begun)
+        assert node.keeper.local
+        assert node.keeper.local.tasks["t1"].state is READY
+        assert node.reports[-1][0] == {"t1": STARTING}
+        after_ns = time.time_ns()
+        node.writing.set()
+        await until(lambda: node.reports[-1][0] == {"t1": READY})
+        assert node.state is READY
+        assert before_ns <= node.reports[-1][1] <= after_ns
+
+
+@pytest.mark.asyncio
+async def test_bad_news_wait_for_no_map() -> None:
+    async with running() as node:
+        await until(lambda: node.state is READY)
+        node.writing.clear()
+        begun = node.begun
+        node.keeper.take_state(msgspec.structs.replace(MESH, version=2))
+        await until(lambda: node.begun > begun)
+        at_ns = node.told("health_status", "unhealthy")
+        assert node.reports[-1] == ({"t1": DRAINING}, at_ns)
+        node.writing.set()
+
+
+@pytest.mark.asyncio
+async def test_a_task_that_got_flows_from_an_earlier_agent_is_ready_all_the_time() -> None:
+    async with running(MeshState(), served=["t1"]) as node:
+        node.writing.clear()
+        await until(lambda: bool(node.begun))
+        node.keeper.take_state(MESH)
+        node.writing.set()
+        await until(lambda: node.state is READY)
+        assert [tasks for tasks, _ in node.reports] == [{"t1": READY}]
+
+
+@pytest.mark.asyncio
+async def test_while_maps_cannot_be_written_only_what_they_hold_is_ready() -> None:
+    async with running() as node:
+        await until(lambda: node.reports[-1:] == [({"t1": READY}, 0)])
+        node.sync_error = OSError("no")
+        t2 = msgspec.structs.replace(TASK, id="t2", addresses={"net0": "10.0.0.4"})
+        node.containers.append(msgspec.structs.replace(CONTAINER, id="c2", task_id="t2"))
+        mesh = msgspec.structs.replace(MESH, version=2, tasks={"t1": TASK, "t2": t2})
+        node.keeper.take_state(mesh)
+        node.keeper.look_again("a test", containers=True)
+        await until(lambda: node.keeper.error == "no")
+        await until(lambda: node.reports[-1][0] == {"t1": READY, "t2": STARTING})
+        node.fails_late = True
+        await until(lambda: node.reports[-1][0] == {"t1": READY, "t2": READY})
+        assert node.keeper.error == "no"
+
+
+@pytest.mark.asyncio
+async def test_a_task_is_told_as_new_as_the_swarm_has_listed_it() -> None:
+    """Before that no maps could hold it: how long it has been ready does not matter."""
+    async with running(msgspec.structs.replace(MESH, tasks={})) as node:
+        await until(lambda: node.reports[-1:] == [({"t1": STARTING}, 0)])
+        node.told("health_status", "unhealthy")
+        node.told("health_status", "healthy")
+        await until(lambda: node.reports[-1][0] == {"t1": STARTING})
+        listed_ns = time.time_ns()
+        starting = {"t1": msgspec.structs.replace(TASK, state=STARTING)}
+        mesh = msgspec.structs.replace(MESH, version=2, tasks=starting, origin_ns=listed_ns)
+        node.keeper.take_state(mesh)
+        await until(lambda: node.reports[-1] == ({"t1": READY}, listed_ns))
+        assert node.state is READY
+
+
+@pytest.mark.asyncio
+async def test_a_task_of_a_service_without_a_vip_is_ready() -> None:
+    plain = Service("web", "web", EndpointMode.DNSRR, {})
+    async with running(msgspec.structs.replace(MESH, services={"web": plain})) as node:
+        await until(lambda: node.reports[-1:] == [({"t1": READY}, 0)])
+        assert not node.desired.backends
