@@ -159,6 +159,22 @@ static __always_inline struct flow *deliver_on(struct __sk_buff *skb, const stru
 	return flow;
 }
 
+/* Whether what begins a flow, for a task that this node does not have, would find another one if it
+ * came again.
+ */
+static __always_inline bool finds_another(const struct packet *p, __u32 id)
+{
+	struct frontend *frontend = port_frontend(p->t.dport, p->protocol);
+	struct backend *backend = backends.lookup(&id);
+	__u32 pool_id = frontend ? frontend->pool : 0;
+	struct pool *pool;
+
+	if (!frontend || !(is_tcp_syn(p) || p->protocol == IPPROTO_UDP))
+		return false;
+	pool = pools.lookup(&pool_id);
+	return pool && pool->ready > (backend && backend->state == BACKEND_READY);
+}
+
 static __always_inline int deliver_first(struct __sk_buff *skb, const struct packet *p,
 					 struct flow_key *key, __u32 id, struct flow *new)
 {
@@ -166,10 +182,9 @@ static __always_inline int deliver_first(struct __sk_buff *skb, const struct pac
 
 	deliver_way_back(skb, p, new);
 	why = deliver_open(p, key, id, new);
-	if (why == DROP_backend_gone && is_tcp_syn(p) && has_others(id))
-		return leave(why, TC_ACT_SHOT); /* it comes again, and goes to one of them */
 	if (why == DROP_backend_gone || why == DROP_no_backend)
-		return deliver_refusal(skb, p, new, why);
+		return finds_another(p, id) ? leave(why, TC_ACT_SHOT) :
+					      deliver_refusal(skb, p, new, why);
 	if (why)
 		return leave(why, TC_ACT_SHOT);
 	return deliver_flow(skb, p, new);

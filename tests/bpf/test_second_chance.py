@@ -232,6 +232,21 @@ def test_there_is_no_third_chance(node: Node, web: Service) -> None:
     assert node.reasons().get("retry_second_chance") is None
 
 
+@pytest.mark.parametrize(("make", "protocol"), [(tcp, 6), (udp, 17)], ids=["tcp", "udp"])
+@pytest.mark.parametrize("to", [HERE, NOWHERE], ids=["gone", "unknown"])
+def test_what_comes_again_is_not_refused_while_another_is_ready(
+    node: Node, make: Callable[..., Packet], protocol: int, to: str
+) -> None:
+    """The node that sent it on is ahead of this one, or behind it."""
+    web = node.port(PUBLISHED, TARGET, protocol).backends(node.here(), remote(THERE, NODE_C))
+    web.choose(THERE).state(HERE, GONE)
+    lost = second(make(SOURCE, ENTRY, macs=BACK), to)
+    assert node.nic_ingress(lost).verdict == TC_SHOT
+    web.choose()
+    refused = node.nic_ingress(lost)
+    assert (refused.verdict, Ether(refused.data)[IP].dst) == (TC_REDIRECT, NODE_B)
+
+
 def test_two_nodes_that_drain_do_not_play_ball(node: Node, node_b: Node) -> None:
     """Each takes the other's task for ready."""
     there = node.here()._replace(vtep=NODE_B, gateway="", address=THERE)
