@@ -5,10 +5,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+import msgspec
+
 from ebpfmesh.model import Frozen
 
 # Whether programs are compiled cannot be seen.
 JIT_HIDDEN = "hidden"
+
+# Kind of program -> why the kernel does not load it.
+Programs = dict[str, str]
 
 
 class Level(StrEnum):
@@ -64,7 +69,11 @@ class SwarmFacts(Frozen, frozen=True):
 
 
 class Facts(Frozen, frozen=True):
-    """All of it. `links` is None if they could not be looked at."""
+    """All of it. `links` is None if they could not be looked at.
+
+    `refused` and `tc_error` say what the kernel would not do, `native_xdp` whether the device's
+    driver runs XDP, `clock_kept` whether something keeps the clock right: None if that is unknown.
+    """
 
     root: bool
     capabilities: int
@@ -82,3 +91,7 @@ class Facts(Frozen, frozen=True):
     ip_vs: bool
     listening: frozenset[int]
     agent: bool
+    refused: Programs = msgspec.field(default_factory=dict)
+    tc_error: str = ""
+    native_xdp: bool | None = None
+    clock_kept: bool | None = None

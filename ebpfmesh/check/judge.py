@@ -33,10 +33,12 @@ def judge(facts: Facts, config: Config) -> list[Verdict]:
         _privileges(facts),
         _kernel(facts),
         _jit(facts),
+        *_programs(facts),
         _bpffs(facts, config),
         _cgroup(facts, config),
         _bcc(facts),
         _headers(facts),
+        _clock(facts),
         *_docker(facts),
         *_network(facts, config),
         _ip_vs(facts),
@@ -101,6 +103,32 @@ def _jit(facts: Facts) -> Verdict:
     return _ok("bpf", "programs are compiled to machine code")
 
 
+def may_try(capabilities: int) -> bool:
+    """Whether programs can be loaded to see if the kernel takes them."""
+    return all(capabilities >> bit & 1 for bit in _CAPABILITIES.values())
+
+
+def _programs(facts: Facts) -> Iterator[Verdict]:
+    """Where they were tried; the privileges that this needs have their own line."""
+    if not may_try(facts.capabilities):
+        return
+    for name, error in facts.refused.items():
+        yield _failure(
+            "programs",
+            f"the kernel does not load programs for {name}: {error}",
+            "use a kernel with what docs/kernels.md lists, without lockdown of BPF",
+        )
+    if facts.tc_error:
+        yield _failure(
+            "tc",
+            f"programs cannot be attached: {facts.tc_error}",
+            "use a kernel with CONFIG_NET_SCH_INGRESS and CONFIG_NET_CLS_BPF, or load the modules "
+            "sch_ingress and cls_bpf",
+        )
+    if not facts.refused and not facts.tc_error:
+        yield _ok("programs", "the kernel takes those for XDP, tc and sockets")
+
+
 def _bpffs(facts: Facts, config: Config) -> Verdict:
     kind, target = _file_system(facts, config.pin_dir)
     if kind != "bpf":
@@ -161,6 +189,18 @@ def _headers(facts: Facts) -> Verdict:
     return _ok("headers", "the C library's copies of the kernel's headers are there")
 
 
+def _clock(facts: Facts) -> Verdict:
+    if facts.clock_kept is None:
+        return _info("clock", "whether something keeps it right cannot be seen")
+    if not facts.clock_kept:
+        return _warning(
+            "clock",
+            "nothing keeps it right: by a wrong one certificates of the Swarm are not valid",
+            "run chrony or systemd-timesyncd",
+        )
+    return _ok("clock", "is kept right")
+
+
 # --- Docker -----------------------------------------------------------------------------
 
 
@@ -215,7 +255,7 @@ def _network(facts: Facts, config: Config) -> Iterator[Verdict]:
     yield _ok("device", f"{device.name}, MTU {device.mtu}")
     yield from _interfaces(facts.links, config)
     yield from _mtu(device, config)
-    yield _xdp(device, config)
+    yield _xdp(facts, device, config)
     yield from _filters(facts, device)
     yield _rp_filter(facts, device)
     yield _ip6(device)
@@ -251,16 +291,25 @@ def _mtu(device: LinkFacts, config: Config) -> Iterator[Verdict]:
     )
 
 
-def _xdp(device: LinkFacts, config: Config) -> Verdict:
-    if device.xdp in ("", _OWN_XDP):
-        return _ok("xdp", "ours is attached" if device.xdp else f"{device.name} is free")
-    if config.xdp == "off":
+def _xdp(facts: Facts, device: LinkFacts, config: Config) -> Verdict:
+    if device.xdp == _OWN_XDP:
+        return _ok("xdp", "ours is attached")
+    if device.xdp and config.xdp == "off":
         return _info("xdp", f"{device.xdp} is on {device.name}; ours stays off, as set")
-    return _failure(
-        "xdp",
-        f"another program, {device.xdp}, is on {device.name}",
-        "take it off (ip link set dev NAME xdp off), or set xdp = off: tc does all the work then",
-    )
+    if device.xdp:
+        return _warning(
+            "xdp",
+            f"another program, {device.xdp}, is on {device.name}: tc does all the work",
+            f"take it off (ip link set dev {device.name} xdp off) if it is not needed",
+        )
+    if facts.native_xdp is False and config.xdp == "native":
+        return _failure(
+            "xdp", f"the driver of {device.name} does not run XDP", "set xdp = auto, or generic"
+        )
+    if facts.native_xdp is False and config.xdp == "auto":
+        return _info("xdp", f"the driver of {device.name} does not run it: generic XDP serves")
+    runs = ", and its driver runs XDP" if facts.native_xdp else ""
+    return _ok("xdp", f"{device.name} is free{runs}")
 
 
 def _filters(facts: Facts, device: LinkFacts) -> Iterator[Verdict]:

@@ -14,7 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ebpfmesh.check import features
 from ebpfmesh.check.facts import JIT_HIDDEN, Facts, Filter, LinkFacts, Mount, SwarmFacts
+from ebpfmesh.check.judge import may_try
 from ebpfmesh.config import Config
 from ebpfmesh.datapath.shipped import shipped
 from ebpfmesh.hub.errors import HubError
@@ -31,9 +33,11 @@ def probe(config: Config, *, agent: bool) -> Facts:
     swarm = _swarm(config)
     links = _links()
     device = config.device or device_of(links or (), swarm.address)
+    held = capabilities(_text("/proc/self/status"))
+    able = may_try(held)
     return Facts(
         root=os.geteuid() == 0,
-        capabilities=capabilities(_text("/proc/self/status")),
+        capabilities=held,
         kernel=os.uname().release,
         jit=_jit(),
         mounts=mounts(_text("/proc/self/mounts")),
@@ -48,6 +52,10 @@ def probe(config: Config, *, agent: bool) -> Facts:
         ip_vs=Path("/proc/net/ip_vs").exists(),
         listening=listening(_text("/proc/net/tcp") + _text("/proc/net/tcp6")),
         agent=agent,
+        refused=features.refused() if able else {},
+        tc_error=features.tc_error() if able and links is not None else "",
+        native_xdp=features.native_xdp(device) if device else None,
+        clock_kept=features.clock_is_kept(),
     )
 
 

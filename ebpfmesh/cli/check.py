@@ -6,14 +6,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import structlog
 from rich.text import Text
 
-from ebpfmesh.check.facts import Verdict
+from ebpfmesh.check.facts import Level, Verdict
 from ebpfmesh.check.judge import judge, passed
 from ebpfmesh.cli import exits, text
 from ebpfmesh.cli.client import answers
 from ebpfmesh.cli.options import Given, Output, OutputOption
-from ebpfmesh.config import load
+from ebpfmesh.config import Config, load
+
+log = structlog.get_logger(__name__)
 
 
 def run(file: str | None, given: Given, output: OutputOption = Output.TABLE) -> None:
@@ -31,6 +34,17 @@ def run(file: str | None, given: Given, output: OutputOption = Output.TABLE) -> 
             console.print(_line(verdict))
     if not passed(verdicts):
         exits.fail("this node cannot run ebpfmesh yet")
+
+
+def look(config: Config) -> None:
+    """As an agent starts: what it minds goes to its log. Ports may be its own by now."""
+    from ebpfmesh.check.probe import probe  # noqa: PLC0415 - as above
+
+    for verdict in judge(probe(config, agent=True), config):
+        if verdict.level in {Level.WARNING, Level.FAILURE}:
+            log.warning(
+                f"check.{verdict.level}", of=verdict.subject, found=verdict.text, todo=verdict.todo
+            )
 
 
 def _line(verdict: Verdict) -> Text:

@@ -7,6 +7,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ import structlog
 import typer
 
 from ebpfmesh.cli import exits, logs, text
+from ebpfmesh.cli.check import look
 from ebpfmesh.cli.client import answers
 from ebpfmesh.cli.options import Given
 from ebpfmesh.config import Config, load
@@ -56,6 +58,8 @@ def _take_place(niceness: int) -> None:
 async def _until_told_to_end(config: Config) -> None:
     from ebpfmesh.agent import Agent  # noqa: PLC0415 - bcc takes its time, and may be missing
 
+    # Beside the agent, which waits for nobody; and nobody waits for it.
+    threading.Thread(target=look, args=(config,), name="check", daemon=True).start()
     running = asyncio.create_task(Agent(config).run(), name="agent")
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

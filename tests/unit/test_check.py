@@ -5,8 +5,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
+from ebpfmesh.check import features
 from ebpfmesh.check import probe as probing
 from ebpfmesh.check.facts import (
     JIT_HIDDEN,
@@ -20,6 +22,7 @@ from ebpfmesh.check.facts import (
 )
 from ebpfmesh.check.judge import judge, passed
 from ebpfmesh.cli.app import app
+from ebpfmesh.cli.check import look
 from ebpfmesh.config import Config
 
 ETH0 = LinkFacts("eth0", 1500, ("192.0.2.11",))
@@ -45,6 +48,7 @@ GOOD = Facts(
     ip_vs=False,
     listening=frozenset({22}),
     agent=False,
+    clock_kept=True,
 )
 
 
@@ -84,7 +88,8 @@ def test_a_good_node_passes() -> None:
             "autolock",
         ),
         (but(links=(LinkFacts("lo", 65536),)), "device", "set device"),
-        (but(links=(LinkFacts("eth0", 1500, ("192.0.2.11",), "other"),)), "xdp", "xdp = off"),
+        (but(refused={"XDP": "Operation not permitted"}), "programs", "kernel"),
+        (but(tc_error="Error: Specified qdisc kind is unknown."), "tc", "sch_ingress"),
         (but(listening=frozenset({9477})), "ports", "metrics_port"),
         (but(listening=frozenset({7380})), "ports", "hub_port"),
     ],
@@ -102,6 +107,12 @@ def test_what_cannot_work_is_a_failure_with_a_way_out(
     ("facts", "subject", "todo"),
     [
         (but(jit="0"), "bpf", "sysctl"),
+        (but(clock_kept=False), "clock", "chrony"),
+        (
+            but(links=(LinkFacts("eth0", 1500, ("192.0.2.11",), "other"),)),
+            "xdp",
+            "dev eth0 xdp off",
+        ),
         (but(mounts=(Mount("/sys/fs/bpf", "bpf"),)), "cgroup2", "mount -t cgroup2"),
         (but(links=None), "device", "iproute2"),
         (
@@ -148,6 +159,25 @@ def test_our_own_programs_and_ports_are_no_conflict() -> None:
 def test_a_worker_has_no_hub_port() -> None:
     worker = but(swarm=SwarmFacts(address="192.0.2.11"), listening=frozenset({7380}))
     assert passed(judge(worker, Config()))
+
+
+def test_which_xdp_there_will_be() -> None:
+    for native, setting, level, text in (
+        (True, "native", Level.OK, "its driver runs XDP"),
+        (False, "auto", Level.INFO, "generic XDP serves"),
+        (False, "native", Level.FAILURE, "does not run XDP"),
+        (None, "native", Level.OK, "eth0 is free"),
+        (False, "generic", Level.OK, "eth0 is free"),
+    ):
+        verdict = found(but(native_xdp=native), "xdp", xdp=setting)
+        assert verdict.level is level
+        assert text in verdict.text
+
+
+def test_what_was_not_tried_is_not_said_to_work() -> None:
+    told = judge(but(capabilities=0), Config())
+    assert "programs" not in {verdict.subject for verdict in told}
+    assert found(but(clock_kept=None), "clock").level is Level.INFO
 
 
 def test_another_xdp_program_may_stay_if_ours_is_off() -> None:
@@ -246,6 +276,17 @@ def test_probing_needs_nothing_to_be_there(tmp_path: Any, monkeypatch: pytest.Mo
     assert facts.mounts
 
 
+def test_what_tc_says_is_told_in_a_line() -> None:
+    assert features.complaint(0, "") == ""
+    assert features.complaint(2, "Error: no clsact.\nWe have an error\n") == "Error: no clsact."
+    assert features.complaint(1, "") == "tc ends with 1"
+    assert features.complaint(1, "unshare: unshare failed: Operation not permitted\n") == ""
+
+
+def test_a_driver_that_is_not_there_is_not_known() -> None:
+    assert features.native_xdp("no-such-link") is None
+
+
 # --- the command ------------------------------------------------------------------------------
 
 
@@ -269,3 +310,22 @@ def test_an_encrypted_ingress_network_is_told() -> None:
     assert "left to Docker" in verdict.text
     assert passed(judge(but(swarm=swarm), Config()))
     assert "ingress" not in {verdict.subject for verdict in judge(GOOD, Config())}
+
+
+def test_an_agent_that_starts_says_what_it_minds(monkeypatch: pytest.MonkeyPatch) -> None:
+    minded = but(clock_kept=False, jit="", listening=frozenset({7380, 9477}))
+    asked: list[bool] = []
+
+    def probe(_config: Config, *, agent: bool) -> Facts:
+        asked.append(agent)
+        return msgspec.structs.replace(minded, agent=agent)
+
+    monkeypatch.setattr(probing, "probe", probe)
+    with capture_logs() as told:
+        look(Config())
+    assert asked == [True]
+    assert [(line["event"], line["of"]) for line in told] == [
+        ("check.failure", "bpf"),
+        ("check.warning", "clock"),
+    ]
+    assert all(line["found"] and line["todo"] for line in told)
