@@ -5,9 +5,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from bench.result import Figure, Param, Result
+
+_NARROW = 14  # characters of a name, where several share the width
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ def _groups(axes: Any, plot: Plot, found: Series) -> str:
         heights = [f.median for f in figures]
         axes.bar(at, heights, width, yerr=_spread(figures), label=name, capsize=2)
         unit = figures[0].unit
-    axes.set_xticks([n + (len(found) - 1) * width / 2 for n in range(len(across))], across)
+    middles = [n + (len(found) - 1) * width / 2 for n in range(len(across))]
+    axes.set_xticks(middles, [fill(each, _NARROW) for each in across])
     if plot.log:
         axes.set_yscale("log")
     axes.legend(title=plot.lines, fontsize=8)

@@ -13,6 +13,7 @@ from bench.ipvs.plan import (
     IPVS,
     KEPT,
     NEW,
+    OVERLAY,
     PACKET,
     ROUTER,
     SIDES,
@@ -105,4 +106,13 @@ PLOTS = (
     _plot("packet", "Instructions added to a small UDP packet, known flow", ADDED, PACKET),
     _plot("new", "Instructions added to a UDP packet that opens a flow", ADDED, NEW),
     _plot("connection", "TCP connections per instruction, over direct", RATE, CONNECTION),
+    Plot(
+        "overlay",
+        "Instructions added inside an overlay network: 1 is what IPVS in Swarm adds",
+        OF_IPVS,
+        x="work",
+        lines="side",
+        where={"network": OVERLAY},
+        bars=True,
+    ),
 )

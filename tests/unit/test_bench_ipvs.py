@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.ipvs import readme
 from bench.ipvs.figures import ADDED, OF_IPVS, PLOTS, RATE, figures
 from bench.ipvs.plan import (
     DIRECT,
@@ -78,7 +79,7 @@ def test_only_ebpfmesh_has_targets() -> None:
 
 def test_plots_have_a_bar_for_each_side() -> None:
     everything = Result("ipvs", Machine("", "", 1, "", "", ""), tuple(figures(ROUNDS)))
-    for plot in PLOTS:
+    for plot in (each for each in PLOTS if not each.lines):
         (bars,) = series(plot, everything).values()
         assert [bar.params["side"] for bar in bars] == [EBPFMESH, IPVS]
 
@@ -102,3 +103,12 @@ def test_what_a_guest_shall_do_survives_its_shell(tmp_path: Path) -> None:
         assert told_to is not None
         assert told_to.read().decode() == """TESTS='a -k '"'"'b or c'"'"''\n"""
         assert archive.getmember("bench/more").size == 4
+
+
+def test_the_readme_has_the_last_results() -> None:
+    """If not: python -m bench.ipvs.readme."""
+    text = readme.README.read_text()
+    made = readme.table(readme.results())
+    assert made in text
+    assert readme.with_table(text, made) == text
+    assert readme.with_table(text, "other\n") != text
