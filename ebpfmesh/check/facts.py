@@ -71,7 +71,8 @@ class SwarmFacts(Frozen, frozen=True):
 class Facts(Frozen, frozen=True):
     """All of it. `links` is None if they could not be looked at.
 
-    `refused` and `tc_error` say what the kernel would not do, `native_xdp` whether the device's
+    `refused` and `tc_error` say what the kernel would not do; `tcx` is how many programs are at the
+    device's tcx hook, which are none of ours, `native_xdp` whether the device's
     driver runs XDP, `clock_kept` whether something keeps the clock right: None if that is unknown.
     """
 
@@ -93,5 +94,6 @@ class Facts(Frozen, frozen=True):
     agent: bool
     refused: Programs = msgspec.field(default_factory=dict)
     tc_error: str = ""
+    tcx: int = 0
     native_xdp: bool | None = None
     clock_kept: bool | None = None

@@ -18,7 +18,7 @@ _TIMEOUT_S = 10
 # --- programs: bpf(2), from the kernel's linux/bpf.h -------------------------------------
 
 _BPF_SYSCALL = {"x86_64": 321, "aarch64": 280}
-_BPF_PROG_LOAD = 5
+_BPF_PROG_LOAD, _BPF_PROG_QUERY = 5, 16
 # Type, number of instructions, instructions, licence; a log and the like; how it is attached.
 _LOAD = struct.Struct("@IIQQ44xI")
 _ATTR_SIZE = 128
@@ -40,19 +40,42 @@ def refused() -> Programs:
 
 
 def _load(kind: int, attach: int) -> str:
-    number = _BPF_SYSCALL.get(platform.machine())
-    if number is None:
-        return ""
     code = ctypes.create_string_buffer(_ANSWERS_1)
     licence = ctypes.create_string_buffer(b"GPL")
     where = ctypes.addressof(code), ctypes.addressof(licence)
-    attr = ctypes.create_string_buffer(_LOAD.pack(kind, _INSTRUCTIONS, *where, attach), _ATTR_SIZE)
-    libc = ctypes.CDLL(None, use_errno=True)
-    program = libc.syscall(number, _BPF_PROG_LOAD, attr, _ATTR_SIZE)
-    if program < 0:
-        return os.strerror(ctypes.get_errno())
+    try:
+        program, _ = _bpf(_BPF_PROG_LOAD, _LOAD.pack(kind, _INSTRUCTIONS, *where, attach))
+    except OSError as error:
+        return str(error.strerror)
     os.close(program)
     return ""
+
+
+def _bpf(command: int, attributes: bytes) -> tuple[int, bytes]:
+    """What bpf(2) returns, and what it has made of the attributes. Raises `OSError`."""
+    attr = ctypes.create_string_buffer(attributes, _ATTR_SIZE)
+    libc = ctypes.CDLL(None, use_errno=True)
+    number = _BPF_SYSCALL.get(platform.machine(), -1)
+    result = int(libc.syscall(number, command, attr, _ATTR_SIZE))
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result, attr.raw
+
+
+# Link, where, flags of the question and of the answer, ids (none wanted), how many (6.6).
+_QUERY = struct.Struct("@IIIIQI")
+_TCX_INGRESS = 46
+
+
+def tcx_programs(device: str) -> int:
+    """How many programs are at a link's tcx, where they run before those of tc."""
+    try:
+        index = socket.if_nametoindex(device)
+        _, answer = _bpf(_BPF_PROG_QUERY, _QUERY.pack(index, _TCX_INGRESS, 0, 0, 0, 0))
+    except OSError:
+        return 0
+    *_, count = _QUERY.unpack_from(answer)
+    return int(count)
 
 
 # --- tc ---------------------------------------------------------------------------------

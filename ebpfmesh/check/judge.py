@@ -321,6 +321,12 @@ def _filters(facts: Facts, device: LinkFacts) -> Iterator[Verdict]:
         text = f"another program, {other.name}, is on {device.name} and runs {when} ours"
         todo = "see that it lets pass what is published" if first else ""
         yield Verdict(Level.WARNING if first else Level.INFO, "tc", text, todo)
+    if facts.tcx:
+        yield _warning(
+            "tcx",
+            f"other programs, {facts.tcx}, are on {device.name} and run before ours",
+            "bpftool net names them (Cilium's?): see that they let pass what is published",
+        )
 
 
 def _rp_filter(facts: Facts, device: LinkFacts) -> Verdict:

@@ -54,6 +54,7 @@ def probe(config: Config, *, agent: bool) -> Facts:
         agent=agent,
         refused=features.refused() if able else {},
         tc_error=features.tc_error() if able and links is not None else "",
+        tcx=features.tcx_programs(device) if device else 0,
         native_xdp=features.native_xdp(device) if device else None,
         clock_kept=features.clock_is_kept(),
     )

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
 from typing import Any
 
 import msgspec
@@ -121,6 +123,7 @@ def test_what_cannot_work_is_a_failure_with_a_way_out(
             "driver.mtu=1350",
         ),
         (but(filters=(Filter("cil_from_netdev", 1),)), "tc", "lets pass"),
+        (but(tcx=2), "tcx", "let pass"),
     ],
 )
 def test_what_works_less_well_is_a_warning(facts: Facts, subject: str, todo: str) -> None:
@@ -285,6 +288,17 @@ def test_what_tc_says_is_told_in_a_line() -> None:
 
 def test_a_driver_that_is_not_there_is_not_known() -> None:
     assert features.native_xdp("no-such-link") is None
+    assert features.tcx_programs("no-such-link") == 0
+
+
+def test_programs_at_tcx_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def bpf(_command: int, question: bytes) -> tuple[int, bytes]:
+        index, where = struct.unpack_from("@II", question)
+        assert (index, where) == (socket.if_nametoindex("lo"), 46)
+        return 0, question[:24] + struct.pack("@I", 3) + bytes(100)
+
+    monkeypatch.setattr(features, "_bpf", bpf)
+    assert features.tcx_programs("lo") == 3
 
 
 # --- the command ------------------------------------------------------------------------------
