@@ -86,6 +86,11 @@ test-page: $(STAMP) ## The agent's page in headless Chromium (root, to install i
 	@scripts/setup-tools.sh test-page chromium:chromium
 	$(USER_OF_SUDO) env EBPFMESH_PICTURES=$(PICTURES) $(BIN)/pytest tests/page
 
+.PHONY: test-page-lab
+test-page-lab: need-root $(STAMP) ## The page of a real agent under load, by a browser on the lab's LAN (root)
+	@scripts/setup-tools.sh test-page-lab chromium:chromium
+	EBPFMESH_PICTURES=$(PICTURES) $(ROOT_PYTEST) -o python_files=shown.py tests/lab/page
+
 $(DOCS_STAMP): $(STAMP)
 	$(USER_OF_SUDO) $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@$(USER_OF_SUDO) touch $@
