@@ -11,6 +11,13 @@ if docker service inspect ebpfmesh_agent >/dev/null 2>&1; then
 	echo "detach: the agents would attach all of it again: docker stack rm ebpfmesh" >&2
 	exit 1
 fi
+# So would those that are still about to stop. One on a node that is down is not waited for forever.
+for _ in $(seq 60); do
+	if [ -z "$(docker stack ps --quiet ebpfmesh 2>/dev/null)" ]; then
+		break
+	fi
+	sleep 1
+done
 trap 'docker service rm "$job" >/dev/null' EXIT
 # The capabilities of stack.yml, but that nothing is announced.
 docker service create --quiet --no-resolve-image --name "$job" --mode global-job \
