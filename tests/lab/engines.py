@@ -34,13 +34,18 @@ PACKAGES = (
     "runc",
 )
 
+_CHANGE = "tests/lab/changes/test_changes.py::test_change_under_load"
+
 # One way of everything: VIPs, published ports from everywhere, updates, labels, other networks.
 TESTS = (
+    f"{_CHANGE}[update, two tasks at once]",
+    f"{_CHANGE}[another port published, then not]",
+    f"{_CHANGE}[task killed]",
     "tests/lab/test_vip.py",
     "tests/lab/test_mesh.py",
     "tests/lab/test_host.py",
+    "tests/lab/test_labels.py",
     "tests/lab/test_networks.py",
-    "tests/lab/test_change.py",
     "tests/lab/test_publish.py",
 )
 

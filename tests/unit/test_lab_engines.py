@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import engines
+from tests.lab.changes.rows import short_rows
 from tests.lab.engines import ENGINES, Engine, run_tests, table
 
 
@@ -55,3 +56,11 @@ def test_another_version_than_meant_is_a_failure(
 def test_the_engines_are_those_that_are_documented() -> None:
     install = (Path(__file__).parents[2] / "docs" / "install.md").read_text()
     assert not [engine.version for engine in ENGINES if engine.version not in install]
+
+
+def test_the_tests_are_there() -> None:
+    """One that is not ends pytest before any other has run."""
+    for test in engines.TESTS:
+        path, _, name = test.partition("::test_change_under_load[")
+        assert (engines.CHECKOUT / path).is_file(), path
+        assert not name or name.removesuffix("]") in {row.name for row in short_rows()}
