@@ -5,17 +5,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 
+from bench.gone import path
 from bench.machine import no_collections
-from bench.node import bench_node
 from bench.plot import Plot
-from bench.result import Figure, Param
+from bench.result import Figure
 from bench.store import began, parser, save, say
-from bench.swarm import Size, local_view, mesh, task_id, vtep, without
-from ebpfmesh.desired import desired_state
+from bench.swarm import task_id
 from ebpfmesh.maglev import Table, build_table, permutation, shares
 
 BACKENDS = (10, 100, 1000, 10_000)
@@ -86,29 +84,6 @@ def evenness(most: int) -> Iterator[Figure]:
             yield Figure("slots that move, one backend comes", "%", (100 * came,), dict(params))
 
 
-def path(rounds: int, most: int) -> Iterator[Figure]:
-    """From a state in which a task is gone to its table swapped in the kernel's map."""
-    with bench_node(vtep(0)) as node:
-        for count in (n for n in BACKENDS if n <= most):
-            size = Size(services=1, tasks=count, nodes=10, networks=1, publishing=0)
-            state = mesh(size)
-            local = local_view(state, size)
-            sync = partial(node.reconciler.sync, whole=True)
-            sync(desired_state(state, local))
-            took: list[float] = []
-            for number in range(rounds):
-                state = without(state, task_id(number))
-                with no_collections():
-                    start = time.perf_counter()
-                    sync(desired_state(state, local))
-                    took.append((time.perf_counter() - start) * 1e3)
-            params: dict[str, Param] = {
-                "backends": count,
-                "slots": node.reconciler.maps.maglev_size,
-            }
-            yield Figure("task gone to table swapped", "ms", tuple(took), params)
-
-
 PLOTS = (
     Plot(
         "build",
@@ -125,15 +100,20 @@ PLOTS = (
 def main() -> None:
     """Run the bench."""
     options = parser(__doc__)
+    options.add_argument("--path", action="store_true", help="only from a task gone to its table")
     given = options.parse_args()
     machine = began(given.note)
     most = 100 if given.quick else max(BACKENDS)
     figures: list[Figure] = []
-    for part in (speed(given.rounds, most), evenness(most), path(given.rounds, most)):
+    ways = path(given.rounds, [count for count in BACKENDS if count <= most])
+    for part in (ways,) if given.path else (speed(given.rounds, most), evenness(most), ways):
         for figure in part:
             say(figure)
             figures.append(figure)
-        save("maglev", machine, figures, PLOTS, given.out)
+        if given.path:
+            save("maglev-path", machine, figures, (), given.out)
+        else:
+            save("maglev", machine, figures, PLOTS, given.out)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -61,22 +61,34 @@ def quiet() -> None:
 @contextmanager
 def bench_node(vtep: str, **defines: int) -> Iterator[BenchNode]:
     """Loads the programs and opens their maps; `defines` go beyond the defaults of config.h."""
+    with bench_nodes(1, vtep, **defines) as (node,):
+        yield node
+
+
+@contextmanager
+def bench_nodes(count: int, vtep: str, **defines: int) -> Iterator[tuple[BenchNode, ...]]:
+    """Several times the same, in one network, each with maps of its own."""
     need_root()
     quiet()
     with tempfile.TemporaryDirectory(prefix="ebpfmesh-bench-") as cache:
         programs = load_object(Path(os.environ.get("EBPFMESH_OBJECT_DIR") or cache))
-    with tempfile.TemporaryDirectory(prefix="ebpfmesh-bench-") as root, sandbox(Path(root)):
+    with (
+        tempfile.TemporaryDirectory(prefix="ebpfmesh-bench-") as root,
+        sandbox(Path(root)),
+        ExitStack() as opened,
+    ):
         constants = {
             "NODE_VTEP": address_to_int(vtep),
             "NIC_IFINDEX": ifindex("nic0"),
             **defines,
         }
-        module = Module(programs, constants, Path(root) / "node")
-        module.fill_programs()
-        try:
-            yield BenchNode(module, reconciler_of(module))
-        finally:
-            module.close()
+        nodes = []
+        for number in range(count):
+            module = Module(programs, constants, Path(root) / f"node{number}")
+            opened.callback(module.close)
+            module.fill_programs()
+            nodes.append(BenchNode(module, reconciler_of(module)))
+        yield tuple(nodes)
 
 
 def reconciler_of(module: Module) -> Reconciler:

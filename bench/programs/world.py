@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +24,10 @@ from tests.bpf.sandbox import ifindex
 
 MAX_FLOWS = 1_300_000  # an LRU map makes room before it is quite full
 NETWORK = 1
-CLIENT = "10.1.253.7"  # a container on the overlay network; no task has the address
+CLIENT = "10.1.200.7"  # a container on the overlay network; no task nor VIP has the address
 _BENCHMARKS = np.uint32(0xC6120000)  # 198.18.0.0/15: RFC 2544
 _FLOW_MAPS = ("flows", "replies", "entries")
+_AT_ONCE = 1 << 17  # flows
 _ESTABLISHED = 1 << 3 | 1 << 7  # answered, established: enum flow_flags
 
 
@@ -53,11 +55,10 @@ class Furnished:
     def __init__(self, node: BenchNode) -> None:
         self.module = node.module
         self._reconciler = node.reconciler
-        self._filled = 0
         self.size = Size()
 
     def furnish(self, scenario: Scenario) -> None:
-        """Makes the maps so; of the flows only those that are missing are added."""
+        """Makes the maps so."""
         others = 10 * (scenario.services - 1)
         publishing = 1 if scenario.services == 1 else 5
         tasks = scenario.backends + others + 1
@@ -66,9 +67,15 @@ class Furnished:
         local = self._local(state)
         desired = msgspec.structs.replace(desired_state(state, local), attachments=frozenset())
         self._reconciler.sync(desired, whole=True)
-        for kind in _FLOW_MAPS:
-            self._empty(f"transient_{kind}")
+        self.forget_flows()
         self._fill(scenario.flows)
+
+    def forget_flows(self) -> None:
+        """Empties the maps of flows: another scenario's may have the tuples of this one's."""
+        for kind in _FLOW_MAPS:
+            for name in (kind, f"transient_{kind}"):
+                table = self.module.table(name)
+                kernel.drain(table.map_fd, ctypes.sizeof(table.Key), ctypes.sizeof(table.Leaf))
 
     def _state(self, scenario: Scenario) -> MeshState:
         """Tasks go to service 0 until it has its backends, then ten to each of the others."""
@@ -142,29 +149,28 @@ class Furnished:
 
     # --- other people's flows -----------------------------------------------------------
 
-    def _empty(self, name: str) -> None:
-        table = self.module.table(name)
-        kernel.drain(table.map_fd, ctypes.sizeof(table.Key), ctypes.sizeof(table.Leaf))
-
     def _fill(self, count: int) -> None:
-        """Adds established flows, of clients that ask nothing now, until there are `count`."""
-        if count <= self._filled:
-            return
-        numbers = np.arange(self._filled, count, dtype=np.uint32)
+        """Adds established flows, of clients that ask nothing now."""
         for name in _FLOW_MAPS:
             table = self.module.table(name)
-            keys = np.zeros(len(numbers), dtype=np.dtype(table.Key))
-            values = np.zeros(len(numbers), dtype=np.dtype(table.Leaf))
-            _others(keys, numbers)
-            values["seen_ns"] = time.monotonic_ns()
-            values["backend"] = values["frontend"] = 1
-            values["flags"] = _ESTABLISHED
-            kernel.fill(table.map_fd, keys, values)
-        self._filled = count
+            for numbers in parts(count):
+                keys = np.zeros(len(numbers), dtype=np.dtype(table.Key))
+                values = np.zeros(len(numbers), dtype=np.dtype(table.Leaf))
+                others(keys, numbers)
+                values["seen_ns"] = time.monotonic_ns()
+                values["backend"] = values["frontend"] = 1
+                values["flags"] = _ESTABLISHED
+                kernel.fill(table.map_fd, keys, values)
 
 
-def _others(keys: NDArray[Any], numbers: NDArray[np.uint32]) -> None:
-    """Keys of flows, TCP."""
+def parts(count: int, most: int = _AT_ONCE) -> Iterator[NDArray[np.uint32]]:
+    """The numbers below `count`, at most so many at once: a million flows need no memory twice."""
+    for start in range(0, count, most):
+        yield np.arange(start, min(start + most, count), dtype=np.uint32)
+
+
+def others(keys: NDArray[Any], numbers: NDArray[np.uint32]) -> None:
+    """Writes the keys of these flows, TCP."""
     where = keys["t"]
     where["saddr"] = (_BENCHMARKS + (numbers >> 14)).byteswap()
     where["daddr"] = address_to_int(NODE_A)

@@ -2,14 +2,19 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from bench.programs.__main__ import ONE_SHOT, growth
+from bench import swarm
+from bench.programs.__main__ import GROWN, ONE_SHOT, SCENARIOS, SMALLEST, keep
 from bench.programs.assemble import TC, XDP, Vary, empty, restorer
 from bench.programs.cases import numbered
-from bench.result import Figure
+from bench.programs.world import CLIENT, MAX_FLOWS, NETWORK, others, parts
+from bench.result import Figure, Machine
 
+HERE = Machine("6.1", "a CPU", 1, "abc", "python -m bench", "2026-01-01")
 PACKET = bytes(range(54))
 
 
@@ -57,11 +62,40 @@ def test_numbered_packets_differ_in_their_fields_alone() -> None:
     assert {packet[:34] + packet[38:] for packet in packets} == {PACKET[:34] + PACKET[38:]}
 
 
-def test_growth_is_over_the_same_program_in_the_smallest_scenario() -> None:
-    def cost(program: str, flows: int, ns: float, of: int = 1) -> Figure:
-        params = {"program": program, "services": 1, "backends": 10, "flows": flows, "of": of}
-        return Figure(ONE_SHOT, "ns", (ns,), params)  # type: ignore[arg-type]
+def test_flows_are_made_in_parts_that_miss_none() -> None:
+    found = list(parts(18, most=7))
+    assert [len(part) for part in found] == [7, 7, 4]
+    assert np.concatenate(found).tolist() == list(range(18))
 
-    figures = [cost("a", 0, 100), cost("a", 0, 500, of=5), cost("b", 0, 10), cost("a", 9, 120)]
-    (found,) = growth(figures)
-    assert (found.median, found.params["flows"], found.met) == (1.2, 9, True)
+
+def test_each_of_a_million_other_flows_has_its_own_key() -> None:
+    where = [("saddr", "u4"), ("daddr", "u4"), ("sport", "u2"), ("dport", "u2")]
+    keys = np.zeros(MAX_FLOWS, dtype=[("t", where), ("vni", "u4"), ("protocol", "u1")])
+    others(keys, np.arange(MAX_FLOWS, dtype=np.uint32))
+    assert len(np.unique(keys["t"][["saddr", "sport"]])) == MAX_FLOWS
+
+
+def test_every_dimension_of_a_scenario_goes_up_alone_and_all_together() -> None:
+    for field, sizes in (
+        ("services", {1, 100, 1000}),
+        ("backends", {10, 100, 1000}),
+        ("flows", {0, 100_000, 1_000_000}),
+    ):
+        assert {one.params[field] for one in SCENARIOS} == sizes
+    assert SCENARIOS[0] == SMALLEST
+    assert max(one.flows for one in SCENARIOS) < MAX_FLOWS
+
+
+def test_the_client_has_nobody_elses_address() -> None:
+    for scenario in SCENARIOS:
+        tasks = scenario.backends + 10 * (scenario.services - 1) + 1
+        assert CLIENT not in {swarm.task_address(n, NETWORK) for n in range(tasks)}
+        assert CLIENT not in {swarm.vip(n, NETWORK) for n in range(scenario.services + 1)}
+
+
+def test_ratios_are_kept_apart_from_times(tmp_path: Path) -> None:
+    figures = [Figure(ONE_SHOT, "ns", (120.0,)), Figure(GROWN, "times", (1.2,), at_most=1.3)]
+    keep(HERE, figures, tmp_path / "growth", growth_only=True)
+    assert {path.stem for path in (tmp_path / "growth").iterdir()} == {"programs-growth"}
+    keep(HERE, figures[1:], tmp_path, growth_only=True)
+    assert "<= 1.3 | met" in (tmp_path / "programs-growth.md").read_text()

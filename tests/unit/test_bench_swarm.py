@@ -3,8 +3,19 @@ from __future__ import annotations
 
 from collections import Counter
 
+from bench import gone
 from bench.maglev import build, moved, names
-from bench.swarm import Size, local_view, mesh, node_id, service_id, task_id, without
+from bench.swarm import (
+    Size,
+    documents,
+    local_view,
+    mesh,
+    node_id,
+    service_id,
+    snapshot,
+    task_id,
+    without,
+)
 from ebpfmesh.desired import desired_state, notes
 from ebpfmesh.model import FrontendKind
 
@@ -62,3 +73,39 @@ def test_a_large_service_has_its_tasks_and_the_others_share_the_rest() -> None:
     assert counts.pop(service_id(0)) == 67
     assert len(counts) == 19
     assert set(counts.values()) == {7}
+
+
+def test_a_task_that_is_gone_is_listed_no_more() -> None:
+    listed = snapshot(documents(SMALL))
+    left = gone.without(listed, task_id(7))
+    assert {doc.id for doc in listed.tasks} - {doc.id for doc in left.tasks} == {task_id(7)}
+    assert (left.services, left.nodes, left.networks) == (
+        listed.services,
+        listed.nodes,
+        listed.networks,
+    )
+
+
+def test_a_watch_counts_until_the_table_is_there() -> None:
+    watch = gone.Watch()
+    for step in ("state", "plan"):
+        watch.lap(step)
+    watch.stop("swap")
+    before = dict(watch.cpu), watch.elapsed_ms
+    watch.lap("what comes after")
+    assert (watch.cpu, watch.elapsed_ms) == before
+    assert list(watch.cpu) == ["state", "plan", "swap"]
+    assert all(took >= 0 for took in watch.cpu.values())
+
+
+def test_the_way_of_a_task_gone_is_told_by_step_and_in_all() -> None:
+    rounds = [gone.Watch(), gone.Watch()]
+    for number, watch in enumerate(rounds, 1):
+        watch.cpu, watch.elapsed_ms = {"state": 1.0 * number, "swap": 2.0 * number}, 9.0 * number
+    found = {(f.name, f.params.get("step")): f.rounds for f in gone.figures(10, 13, rounds)}
+    assert found == {
+        ("task gone, step by step", "state"): (1.0, 2.0),
+        ("task gone, step by step", "swap"): (2.0, 4.0),
+        ("task gone to table swapped, CPU time", None): (3.0, 6.0),
+        ("task gone to table swapped", None): (9.0, 18.0),
+    }
