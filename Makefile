@@ -140,6 +140,13 @@ test-kernels: need-root $(STAMP) ## The BPF tests on Debian's kernels, in QEMU (
 	PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.kernels $(addprefix --kernel=,$(KERNEL)) \
 		$(if $(filter load,$(ONLY)),--load-only) $(addprefix --mirror=,$(MIRROR))
 
+# SUITE=trixie tries it on that one only; ONLY=unit without dockerd.
+.PHONY: test-systemd
+test-systemd: wheel ## docs/install.md under the systemd of Debian 12 and 13 (root; needs debootstrap)
+	@scripts/setup-roots.sh
+	PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.systemd $(addprefix --suite=,$(SUITE)) \
+		$(addprefix --mirror=,$(MIRROR)) $(if $(filter unit,$(ONLY)),--without-docker)
+
 .PHONY: wheel
 wheel: need-root $(STAMP) ## dist/ebpfmesh-*.whl, with the compiled programs in it (root)
 	scripts/wheel.sh $(BIN)/python
