@@ -32,6 +32,7 @@ static __always_inline enum reason deliver_open(const struct packet *p, struct f
 	flow->seen_ns = bpf_ktime_get_coarse_ns();
 	flow->backend = id;
 	flow->frontend = frontend->id;
+	flow->pool = frontend->pool;
 	flow->flags |= flags_of(p, TO_BACKEND);
 	flow->to = p->t;
 	flow->to.daddr = backend->gateway_address;
@@ -85,7 +86,7 @@ static __always_inline struct flow *deliver_known(const struct packet *p, struct
 		flow_abandon(key);
 		return NULL;
 	}
-	if (!flow_backend(p, flow->backend, flow->to.daddr))
+	if (!flow_backend(p, flow->backend, flow->to.daddr, flow->pool))
 		return NULL;
 	return flow;
 }

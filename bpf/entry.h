@@ -111,14 +111,15 @@ static __always_inline void entry_track(const struct packet *p, struct flow_key 
 static __always_inline struct backend *entry_backend(const struct packet *p,
 						     const struct entry *entry)
 {
-	struct backend *backend = flow_backend(p, entry->backend, entry->address);
+	struct backend *backend = flow_backend(p, entry->backend, entry->address, entry->pool);
 	__u32 id = entry->backend;
 
 	if (backend || p->protocol == IPPROTO_UDP || is_syn(p))
 		return backend;
 	backend = backends.lookup(&id);
-	if (!backend || backend->state != BACKEND_GONE || backend->address != entry->address ||
-	    backend->gateway_ifindex || !backend->vtep || backend->vtep == NODE_VTEP)
+	if (!backend || backend->state != BACKEND_GONE ||
+	    !is_same_backend(backend, entry->address, entry->pool) || backend->gateway_ifindex ||
+	    !backend->vtep || backend->vtep == NODE_VTEP)
 		return NULL;
 	return backend;
 }
@@ -169,6 +170,7 @@ static __always_inline void entry_note(const struct packet *p, struct flow_key *
 			       .backend = choice->id,
 			       .frontend = choice->frontend,
 			       .address = choice->backend->address,
+			       .pool = choice->backend->pool,
 			       .attempt = choice->attempt };
 
 	entry.flags = live_flags(frontend, flags_of(p, TO_BACKEND));

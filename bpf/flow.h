@@ -107,17 +107,25 @@ static __always_inline bool takes_no_more(const struct packet *p, const struct b
 	return backend->state == BACKEND_UNSET || backend->state == BACKEND_GONE;
 }
 
-/* The backend that a flow was given, if this packet may still go there: it must be the same one
- * (ids are used again), and a draining one gets no SYN.
+/* Whether it is the one that a flow was given. Its id may have gone to another since, with the same
+ * address even, as Docker gives these again as well: one of another service does not serve.
+ */
+static __always_inline bool is_same_backend(const struct backend *backend, __be32 address,
+					    __u32 pool)
+{
+	return (backend->address == address || backend->gateway_address == address) &&
+	       backend->pool == pool;
+}
+
+/* The backend that a flow was given, if this packet may still go there: it must be the same one,
+ * and a draining one gets no SYN.
  */
 static __always_inline struct backend *flow_backend(const struct packet *p, __u32 id,
-						    __be32 address)
+						    __be32 address, __u32 pool)
 {
 	struct backend *backend = backends.lookup(&id);
 
-	if (!backend || takes_no_more(p, backend))
-		return NULL;
-	if (backend->address != address && backend->gateway_address != address)
+	if (!backend || takes_no_more(p, backend) || !is_same_backend(backend, address, pool))
 		return NULL;
 	if (is_syn(p) && backend->state != BACKEND_READY)
 		return NULL;

@@ -183,7 +183,7 @@ static __always_inline struct backend *error_backend(struct __sk_buff *skb, cons
 		return NULL;
 	key = quoted_key(quoted, 0);
 	entry = entry_find(&key);
-	return entry ? flow_backend(quoted, entry->backend, entry->address) : NULL;
+	return entry ? flow_backend(quoted, entry->backend, entry->address, entry->pool) : NULL;
 }
 
 static __always_inline int nic_error_on(struct __sk_buff *skb, const struct packet *p,

@@ -97,7 +97,7 @@ static __always_inline struct backend *second_of(const struct packet *p, struct 
 
 	if (!entry)
 		return NULL;
-	backend = flow_backend(p, entry->backend, entry->address);
+	backend = flow_backend(p, entry->backend, entry->address, entry->pool);
 	return backend && !backend->gateway_ifindex ? backend : NULL;
 }
 

@@ -157,6 +157,8 @@ struct flow {
 			*/
 	__u8 mac[6];   /* of the client behind that veth */
 	__u16 flags;
+	__u32 pool; /* the backend's, to notice that its id, and its address, were given to another
+		     */
 };
 
 /* What an entry node remembers of a flow: whom it gave it to. */
@@ -164,10 +166,12 @@ struct entry {
 	__u64 seen_ns;
 	__u32 backend;
 	__u32 frontend;
-	__be32 address; /* the backend's, to notice that its id was given to another */
+	__be32 address; /* the backend's, and its pool: to notice that its id was given to another
+			 */
+	__u32 pool;
 	__u16 flags;
 	__u8 attempt; /* how often its SYN has got another backend */
-	__u8 pad;
+	__u8 pad[5];
 };
 
 /* What a backend has made of the connections that it was given through this node: see health.h. */
@@ -394,7 +398,7 @@ _Static_assert(sizeof(struct counter) == 40, "counter has no holes");
 _Static_assert(sizeof(struct tuple) == 12, "tuple has no holes");
 _Static_assert(sizeof(struct flow_key) == 20, "flow_key has no holes");
 _Static_assert(sizeof(struct flow) == 48, "flow has no holes");
-_Static_assert(sizeof(struct entry) == 24, "entry has no holes");
+_Static_assert(sizeof(struct entry) == 32, "entry has no holes");
 _Static_assert(sizeof(struct health) == 16, "health has no holes");
 _Static_assert(sizeof(struct endpoint_key) == 8, "endpoint_key has no holes");
 _Static_assert(sizeof(struct endpoint) == 12, "endpoint has no holes");

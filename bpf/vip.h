@@ -55,6 +55,7 @@ static __always_inline enum reason vip_balance(const struct packet *p, struct fl
 	flow->seen_ns = bpf_ktime_get_coarse_ns();
 	flow->backend = id;
 	flow->frontend = frontend->id;
+	flow->pool = frontend->pool;
 	flow->flags |= live_flags(frontend, flags_of(p, TO_BACKEND));
 	flow->to = p->t;
 	flow->to.daddr = backend->address;
@@ -127,7 +128,7 @@ static __always_inline struct flow *vip_known_flow(const struct packet *p, struc
 		return flow;
 	if (is_unheard(p, flow->flags, flow->seen_ns) && !gives_back())
 		return NULL;
-	if (flow_backend(p, flow->backend, flow->to.daddr))
+	if (flow_backend(p, flow->backend, flow->to.daddr, flow->pool))
 		return flow;
 	return NULL;
 }

@@ -13,6 +13,7 @@
 #define EBPFMESH_VIP_SOCK_H
 
 #include "counters.h"
+#include "flow.h"
 #include "schedule.h"
 #include "sock.h"
 #include "takeover.h"
@@ -142,7 +143,8 @@ static __always_inline int vip_sock_connect(struct bpf_sock_addr *ctx)
 /* The backend that a socket's datagrams go to already, NULL if they have to go elsewhere: as
  * flow_backend() and flow_expired().
  */
-static __always_inline struct backend *vip_sock_known(const struct sock_key *key)
+static __always_inline struct backend *vip_sock_known(const struct sock_key *key,
+						      const struct frontend *frontend)
 {
 	struct sock_choice *choice = sock_choices.lookup(key);
 	__u64 now = bpf_ktime_get_coarse_ns();
@@ -153,7 +155,7 @@ static __always_inline struct backend *vip_sock_known(const struct sock_key *key
 		return NULL;
 	id = choice->backend;
 	backend = backends.lookup(&id);
-	if (!backend || backend->address != choice->address)
+	if (!backend || !is_same_backend(backend, choice->address, frontend->pool))
 		return NULL;
 	if (backend->state != BACKEND_READY && backend->state != BACKEND_DRAINING)
 		return NULL;
@@ -198,7 +200,7 @@ static __always_inline int vip_sock_sendmsg(struct bpf_sock_addr *ctx)
 	if (!frontend || !vip_is_led(frontend))
 		return SOCK_ALLOW;
 	key.cookie = bpf_get_socket_cookie(ctx);
-	backend = vip_sock_known(&key);
+	backend = vip_sock_known(&key, frontend);
 	if (!backend)
 		backend = vip_sock_begin(ctx, frontend, &asked, &key);
 	if (backend)
