@@ -7,6 +7,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from ebpfmesh.hub.errors import PeerSilent, ProtocolError
@@ -93,11 +94,12 @@ class MessageStream(Generic[M]):
     async def close(self, within_s: float = 1.0) -> None:
         """Say goodbye; a peer that does not answer is cut off."""
         self._writer.close()
-        try:
-            async with asyncio.timeout(within_s):
-                await self._writer.wait_closed()
-        except (TimeoutError, OSError):
-            self._writer.transport.abort()
+        with suppress(OSError):  # what has failed is closed
+            try:
+                async with asyncio.timeout(within_s):
+                    await self._writer.wait_closed()
+            except TimeoutError:
+                self.abort()
 
 
 def _keep_little(writer: asyncio.StreamWriter) -> None:

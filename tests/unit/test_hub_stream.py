@@ -79,3 +79,25 @@ async def test_short_messages_that_nobody_takes_are_no_sign_of_life() -> None:
             await stream.send(b"ping", within_s=SILENCE_S)
             await asyncio.sleep(SILENCE_S / 20)
         assert isinstance(hearing.exception(), PeerSilent)
+
+
+class Cut:
+    """A connection that the peer has reset: of TLS nothing is left then that could be aborted."""
+
+    transport = None
+
+    def close(self) -> None:
+        self.transport = None
+
+    async def wait_closed(self) -> None:
+        raise ConnectionResetError
+
+
+@pytest.mark.asyncio
+async def test_goodbye_to_a_peer_that_has_reset_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with connection() as (stream, _):
+        with monkeypatch.context() as patch:
+            patch.setattr(stream, "_writer", Cut())
+            await stream.close()
