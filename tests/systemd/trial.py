@@ -131,6 +131,7 @@ def runs_with_what_it_is_given_and_no_more() -> str:
 
 def serves_once_there_is_a_swarm() -> str:
     sh(f"""
+        set -e
         ip netns add client
         ip link add eth0 type veth peer name eth0 netns client
         ip address add {NODE}/24 dev eth0
