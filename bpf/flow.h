@@ -44,10 +44,10 @@ static __always_inline bool flow_closed(__u16 flags)
 	return (flags & FLOW_RST) || (flags & both) == both;
 }
 
-/* Whether an entry has lost its claim to a 4-tuple. */
+/* Whether an entry has lost its claim to a 4-tuple. Another CPU may have seen it after `now`. */
 static __always_inline bool flow_dead(const struct flow *flow, __u8 protocol, __u64 now)
 {
-	__u64 idle = now - flow->seen_ns;
+	__u64 idle = now > flow->seen_ns ? now - flow->seen_ns : 0;
 
 	if (protocol == IPPROTO_UDP)
 		return idle > UDP_TIMEOUT_NS;

@@ -75,12 +75,16 @@ static __always_inline void drop_from_other(struct flow_key *key, enum direction
 		replies.delete(key);
 }
 
-/* Removes both directions of the flow whose reply lies under key. */
+/* Removes both directions of the flow whose reply lies under key. What lies under the key of that
+ * flow may be a later one, which goes on elsewhere.
+ */
 static __always_inline void flow_retire(struct flow_key *key, const struct flow *reply)
 {
 	struct flow_key twin = twin_key(key, &reply->to);
+	struct tuple to = reversed(&key->t);
+	struct flow *flow = flow_find(&twin);
 
-	if (!(reply->flags & FLOW_ABANDONED)) /* its flow goes on elsewhere */
+	if (flow && same_tuple(&flow->to, &to))
 		flow_delete(&twin);
 	reply_delete(key);
 }

@@ -143,15 +143,16 @@ static __always_inline int vip_sock_connect(struct bpf_sock_addr *ctx)
 /* The backend that a socket's datagrams go to already, NULL if they have to go elsewhere: as
  * flow_backend() and flow_expired().
  */
-static __always_inline struct backend *vip_sock_known(const struct sock_key *key,
+static __always_inline struct backend *vip_sock_known(struct sock_key *key,
 						      const struct frontend *frontend)
 {
 	struct sock_choice *choice = sock_choices.lookup(key);
-	__u64 now = bpf_ktime_get_coarse_ns();
+	__u64 seen_ns = choice ? choice->seen_ns : 0;
+	__u64 now = bpf_ktime_get_coarse_ns(); /* after that was read: never before it */
 	struct backend *backend;
 	__u32 id;
 
-	if (!choice || now - choice->seen_ns > UDP_TIMEOUT_NS)
+	if (!choice || now - seen_ns > UDP_TIMEOUT_NS)
 		return NULL;
 	id = choice->backend;
 	backend = backends.lookup(&id);
@@ -159,7 +160,7 @@ static __always_inline struct backend *vip_sock_known(const struct sock_key *key
 		return NULL;
 	if (backend->state != BACKEND_READY && backend->state != BACKEND_DRAINING)
 		return NULL;
-	if (now - choice->seen_ns > FLOW_TOUCH_NS)
+	if (now - seen_ns > FLOW_TOUCH_NS)
 		choice->seen_ns = now;
 	return backend;
 }
@@ -167,7 +168,7 @@ static __always_inline struct backend *vip_sock_known(const struct sock_key *key
 static __always_inline struct backend *vip_sock_begin(struct bpf_sock_addr *ctx,
 						      const struct frontend *frontend,
 						      const struct vip_asked *asked,
-						      const struct sock_key *key)
+						      struct sock_key *key)
 {
 	struct sock_choice choice = { .seen_ns = bpf_ktime_get_coarse_ns() };
 	struct backend *backend;

@@ -168,3 +168,10 @@ def take_all_ports(node: Node, holders: str) -> None:
     for port in range(1024, 65536):
         key.t.dport = socket.htons(port)
         replies[key] = leaf
+
+
+def test_flow_that_another_cpu_has_just_seen_is_not_dead(node: Node) -> None:
+    """A moment after the clock was asked for the packet that wants its 4-tuple."""
+    establish(node, SERVER)
+    node.age("replies", -1)
+    assert source_port(node.overlay_ingress(tcp(CLIENT, TASK))) != 4000

@@ -14,9 +14,12 @@ from .net import (
     ALICE,
     CLIENT,
     FROM_CLIENT,
+    HERE,
     HERE_GATEWAY,
+    HERE_TOO,
     NODE_A,
     NODE_B,
+    NODE_C,
     PUBLISHED,
     TARGET,
     VIP,
@@ -98,6 +101,28 @@ def test_a_connection_is_reset_by_its_task(two_ways: Node) -> None:
     assert port != 4000
     reset = node.gateway_ingress(tcp(TASK, f"{CLIENT}:{port}", "R", macs=OUT_OF_TASK))
     assert_result(reset, TC_REDIRECT, tcp(by_a, SOURCE, "R", macs=OUT_OF_TASK))
+
+
+def test_what_an_ended_flow_has_left_ends_with_it_alone(node: Node) -> None:
+    """Its answers' entry outlives it; by then the same client port has another flow."""
+    node.addresses(NODE_B, NODE_C)
+    web = node.port(PUBLISHED, TARGET).backends(node.here(), node.here_too()).choose(HERE)
+
+    def asks(address: str, flags: str = "S") -> int:
+        asked = tcp(SOURCE, f"{address}:{PUBLISHED}", flags, macs=FROM_CLIENT)
+        return source_port(node.nic_ingress(asked))
+
+    asks(NODE_A)
+    node.gateway_ingress(tcp(TASK, SOURCE, "R", macs=OUT_OF_TASK))
+    node.forget("flows")
+    node.forget("entries")
+    web.choose(HERE_TOO)
+    asks(NODE_B)
+    port = asks(NODE_A)
+    assert port != 4000
+    web.choose(HERE)
+    assert asks(NODE_C) == 4000
+    assert asks(NODE_A, "A") == port
 
 
 def ask_vip(node: Node, vip: str) -> int:
