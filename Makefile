@@ -84,12 +84,12 @@ alerts: $(STAMP) ## Prometheus's own opinion of rules and metrics (root, to inst
 .PHONY: test-page
 test-page: $(STAMP) ## The agent's page in headless Chromium (root, to install it)
 	@scripts/setup-tools.sh test-page chromium:chromium
-	$(USER_OF_SUDO) env EBPFMESH_PICTURES=$(PICTURES) $(BIN)/pytest tests/page
+	$(USER_OF_SUDO) env PICTURES=$(PICTURES) $(BIN)/pytest tests/page
 
 .PHONY: test-page-lab
 test-page-lab: need-root $(STAMP) ## The page of a real agent under load, by a browser on the lab's LAN (root)
 	@scripts/setup-tools.sh test-page-lab chromium:chromium
-	EBPFMESH_PICTURES=$(PICTURES) $(ROOT_PYTEST) -o python_files=shown.py tests/lab/page
+	PICTURES=$(PICTURES) $(ROOT_PYTEST) -o python_files=shown.py tests/lab/page
 
 $(DOCS_STAMP): $(STAMP)
 	$(USER_OF_SUDO) $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'

@@ -20,7 +20,7 @@ from .swarm import SERVICES, FakeAgent
 LOOPBACK = "127.0.0.1"
 SCREENS = {"desktop": (1280, 900), "tablet": (820, 1180), "phone": (390, 844), "small": (320, 568)}
 SCHEMES = ("light", "dark")
-PICTURES = os.environ.get("EBPFMESH_PICTURES", "")
+PICTURES = os.environ.get("PICTURES", "")
 
 EVIL = (
     "<script>alerted = 1</script><img src=http://192.0.2.1/x onerror='alerted = 2'>"

@@ -15,7 +15,7 @@ from ..traffic import CLIENT
 from ..world import World, on
 
 CHECKOUT = Path(__file__).parents[3]
-PICTURES = os.environ.get("EBPFMESH_PICTURES", "")
+PICTURES = os.environ.get("PICTURES", "")
 PORT = 8080
 
 
