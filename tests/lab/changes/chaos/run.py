@@ -83,14 +83,16 @@ class Chaos:
         after = connections(scene.agents, PORTS)
         wrong = [
             *stuck,
-            *self._broken(report),
+            *self._broken(report, watch.left_s),
             *late(report, watch.left_s, self._bounds.left_s, watch.away),
             *watch.falls,
         ]
         wrong += miscounted(report, after - before)
         return Verdict(self._seed, report, wrong, list(scene.timeline), self._steps, watch.nodes)
 
-    def _broken(self, report: Report) -> list[str]:
+    def _broken(self, report: Report, left_s: Iterable[str]) -> list[str]:
+        """Swarm itself ends tasks, too: those that were too many once a node had come back."""
+        self._marks.left.update(left_s)
         found = inexcusable(report, self._marks, self._bounds)
         return [describe(found, report.began_s)] if found else []
 
