@@ -198,7 +198,7 @@ async def test_one_node_does_not_take_the_others_places(authority: Authority) ->
                 assert await reader.read(4)
             for reader, _ in held[:2]:
                 await hung_up(reader)
-            assert len(hub.server.peers()) == MOST_OF_ONE_NODE
+            await until(lambda: len(hub.server.peers()) == MOST_OF_ONE_NODE)
             assert not any(reader.at_eof() for reader, _ in held[2:])
         finally:
             for _, writer in held:
