@@ -9,15 +9,20 @@ import subprocess
 import sys
 import tempfile
 from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from bench.ipvs import swarm
 from bench.ipvs.figures import PLOTS, figures
 from bench.ipvs.guest import TRAFFIC
 from bench.ipvs.plan import Round
 from bench.machine import ROOT
 from bench.node import need_root, quiet
+from bench.plot import Plot
+from bench.result import Figure, Machine
 from bench.store import began, parser, save, say
 from ebpfmesh.datapath.object import seal
 from ebpfmesh.datapath.objects import load_object
@@ -28,10 +33,48 @@ from tests.kernels.systems import CACHE, MIRROR, SYSTEMS
 from tests.kernels.tool import Failed
 
 SYSTEM = SYSTEMS[0]
-TOOLS = Extra("ipvs", ("ipvsadm", "iptables", "nftables"))
 COUNT, QUICK_COUNT = 1000, 100
-_FOUND = "ipvs.json"
+SECONDS, QUICK_SECONDS = 0.1, 0.02
+_FOUND = "found.json"
 _COMPILE = ("gcc", "-static", "-O2", "-Wall", "-Wextra", "-Werror")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one guest does: `name` is of the results, `module` is what runs there."""
+
+    name: str
+    module: str
+    extra: Extra
+    effort: Callable[[Namespace], str]
+    read: Callable[[bytes], Sequence[Figure]]
+    plots: Sequence[Plot]
+
+
+PARTS = {
+    "packets": Part(
+        "ipvs",
+        "bench.ipvs.guest",
+        Extra("ipvs", ("ipvsadm", "iptables", "nftables")),
+        lambda given: f"--count={QUICK_COUNT if given.quick else COUNT}",
+        lambda text: figures(msgspec.json.decode(text, type=list[Round])),
+        PLOTS,
+    ),
+    "swarm": Part(
+        "ipvs-swarm",
+        "bench.ipvs.swarm",
+        Extra(
+            "swarm",
+            (
+                *("busybox-static", "containerd", "docker.io", "gcc", "iptables", "nftables"),
+                *("procps", "runc"),
+            ),
+        ),
+        lambda given: f"--seconds={QUICK_SECONDS if given.quick else SECONDS}",
+        lambda text: msgspec.json.decode(text, type=list[Figure]),
+        swarm.PLOTS,
+    ),
+}
 
 
 def compile_traffic(room: Path) -> Path:
@@ -42,12 +85,11 @@ def compile_traffic(room: Path) -> Path:
     return made
 
 
-def _job(room: Path, given: Namespace) -> Job:
+def _job(part: Part, room: Path, given: Namespace) -> Job:
     """The bench for a guest: compiled here, where it takes seconds."""
     made, kept = room / shipped().name, os.environ.get("EBPFMESH_OBJECT_DIR")
     made.write_bytes(seal(load_object(Path(kept or room / "objects"))))
-    count = QUICK_COUNT if given.quick else COUNT
-    command = ["python3", "-m", "bench.ipvs.guest", f"--rounds={given.rounds}", f"--count={count}"]
+    command = ["python3", "-m", part.module, f"--rounds={given.rounds}", part.effort(given)]
     return Job(
         ROOT,
         {"COMMAND": shlex.join([*command, f"results/{_FOUND}"])},
@@ -60,38 +102,45 @@ def _job(room: Path, given: Namespace) -> Job:
     )
 
 
-def _measure(given: Namespace) -> Results:
-    image = make_image(SYSTEM, requirements(ROOT / "pyproject.toml"), given.mirror, CACHE, TOOLS)
+def _run(part: Part, given: Namespace) -> Results:
+    wanted = requirements(ROOT / "pyproject.toml")
+    image = make_image(SYSTEM, wanted, given.mirror, CACHE, part.extra)
     with tempfile.TemporaryDirectory(prefix="ebpfmesh-ipvs-") as work:
         room = Path(work)
-        return run_guest(image, _job(room, given), room, given.timeout_s)
-
-
-def main() -> None:
-    """Run the bench."""
-    options = parser(__doc__)
-    options.add_argument("--mirror", default=MIRROR, help="of Debian's archive")
-    options.add_argument("--timeout-s", type=float, default=7200, help="for the guest")
-    given = options.parse_args()
-    need_root()
-    quiet()
-    machine = began(given.note)
-    try:
-        results = _measure(given)
-    except Failed as error:
-        sys.exit(str(error))
+        results = run_guest(image, _job(part, room, given), room, given.timeout_s)
     if _FOUND not in results.files:
-        sys.exit("the guest measured nothing: see its console above")
-    found = figures(msgspec.json.decode(results.files[_FOUND], type=list[Round]))
-    for figure in found:
-        say(figure)
-    guest = msgspec.structs.replace(
+        raise Failed("the guest measured nothing: see its console above")
+    return results
+
+
+def _of_guest(machine: Machine, results: Results) -> Machine:
+    return msgspec.structs.replace(
         machine,
         kernel=results.files["kernel"].strip(),
         cpu=f"QEMU's emulation, which counts instructions, on {machine.cpu}",
         cpus=1,
     )
-    save("ipvs", guest, found, PLOTS, given.out)
+
+
+def main() -> None:
+    """Run the bench."""
+    options = parser(__doc__)
+    options.add_argument("--part", choices=list(PARTS), action="append", help="default: all")
+    options.add_argument("--mirror", default=MIRROR, help="of Debian's archive")
+    options.add_argument("--timeout-s", type=float, default=7200, help="for each guest")
+    given = options.parse_args()
+    need_root()
+    quiet()
+    for part in (PARTS[name] for name in given.part or PARTS):
+        machine = began(given.note)
+        try:
+            results = _run(part, given)
+        except Failed as error:
+            sys.exit(str(error))
+        found = part.read(results.files[_FOUND].encode())
+        for figure in found:
+            say(figure)
+        save(part.name, _of_guest(machine, results), found, part.plots, given.out)
 
 
 if __name__ == "__main__":

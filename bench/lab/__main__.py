@@ -92,7 +92,7 @@ class Bench:
             yield from figures.troubles(path, workload, found)
         self._keep_servers_on(Cpus.two().servers)
         direct = ways[Side.DIRECT]
-        most = [self._run(direct, REQUESTS, Cpus.two()) for _ in range(CALIBRATIONS)]
+        most = [self.run(direct, REQUESTS, Cpus.two()) for _ in range(CALIBRATIONS)]
         rate = figures.half(most)
         found = self._measure(ways, LATENCY, Cpus.two(), rate)
         yield from figures.latency(path, rate, found)
@@ -101,10 +101,11 @@ class Bench:
     def _measure(
         self, ways: dict[Side, Way], workload: Workload, cpus: Cpus, rate: int = 0
     ) -> dict[Side, tuple[Report, ...]]:
-        runs = {side: partial(self._run, way, workload, cpus, rate) for side, way in ways.items()}
+        runs = {side: partial(self.run, way, workload, cpus, rate) for side, way in ways.items()}
         return interleaved(runs, self._rounds)
 
-    def _run(self, way: Way, workload: Workload, cpus: Cpus, rate: int = 0) -> Report:
+    def run(self, way: Way, workload: Workload, cpus: Cpus, rate: int = 0) -> Report:
+        """One run of a workload on one way."""
         how = [workload.mode, str(workload.clients), f"{self._seconds:g}", str(rate)]
         argv = ["taskset", "--cpu-list", str(cpus.client), str(self._load), *how, *way.targets]
         with self._scene.laid(way):

@@ -29,6 +29,7 @@ class Side(StrEnum):
     SOCKET = "ebpfmesh, socket"
     IPTABLES = "iptables"
     NFTABLES = "nftables"
+    SWARM = "Docker's own"
 
 
 class Report(msgspec.Struct, frozen=True):

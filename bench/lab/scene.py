@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path as FilePath
 
 from bench.lab import programs, rules
 from bench.lab.figures import Path, Side
@@ -69,6 +70,8 @@ class Scene:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.sockets = "vip_mode" in Config.__struct_fields__
+        # Without IPVS in the kernel, Docker's own VIPs and mesh are dead.
+        self.ipvs = FilePath("/proc/net/ip_vs").exists()
 
     def build(self) -> None:
         """Make all of it, and wait until it serves."""
@@ -179,6 +182,8 @@ class Scene:
             (Side.NFTABLES, rules.nftables("output", vip, PORTS[Side.NFTABLES], tasks)),
         ):
             yield Way(Path.VIP, side, *here, _each([vip], side), made, here)
+        if self.ipvs:
+            yield self._balanced(PLAIN, Side.SWARM)
 
     def _attached(self, node: str) -> Way:
         """What packets pay that nobody balances, where others are balanced."""
@@ -211,6 +216,8 @@ class Scene:
         ):
             made = make(hook, by_hand, PORTS[side], tasks, masquerade=masquerade)
             yield Way(path, side, *here, _each([by_hand], side), made, (PLAIN, None))
+        if self.ipvs:
+            yield Way(path, Side.SWARM, *here, [f"{by_hand}:{PUBLISHED[plain]}"])
 
     @contextmanager
     def laid(self, way: Way) -> Iterator[None]:

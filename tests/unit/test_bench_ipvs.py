@@ -19,6 +19,10 @@ from bench.ipvs.plan import (
     Round,
     told,
 )
+from bench.ipvs.swarm import OVER_SWARM
+from bench.ipvs.swarm import figures as swarm_figures
+from bench.lab.figures import CONNECTIONS, REQUESTS, Report, Side
+from bench.lab.figures import Path as Way
 from bench.plot import series
 from bench.result import Machine, Result
 from tests.kernels.machine import Job, pack
@@ -87,6 +91,21 @@ def test_plots_have_a_bar_for_each_side() -> None:
 def test_every_network_has_what_all_are_compared_with() -> None:
     for sides in SIDES.values():
         assert {DIRECT, IPVS, EBPFMESH} <= set(sides)
+
+
+def test_ebpfmesh_is_compared_with_dockers_own() -> None:
+    def reports(*done: int) -> list[Report]:
+        return [Report(done=each, bytes=0, lost=0, failed=0, seconds=0.5) for each in done]
+
+    rounds = {
+        Side.DIRECT: reports(100, 110),
+        Side.EBPFMESH: reports(90, 99),
+        Side.SWARM: reports(30, 33),
+    }
+    for workload, met in ((CONNECTIONS, True), (REQUESTS, None)):
+        found = swarm_figures(Way.REMOTE, workload, rounds)
+        (over,) = (figure for figure in found if figure.name == OVER_SWARM)
+        assert (over.rounds, over.met) == ((3, 3), met)
 
 
 def test_what_a_guest_shall_do_survives_its_shell(tmp_path: Path) -> None:
