@@ -19,6 +19,7 @@ from bench.ipvs import swarm
 from bench.ipvs.figures import PLOTS, figures
 from bench.ipvs.guest import TRAFFIC
 from bench.ipvs.plan import Round
+from bench.lab import programs
 from bench.machine import ROOT
 from bench.node import need_root, quiet
 from bench.plot import Plot
@@ -34,7 +35,7 @@ from tests.kernels.tool import Failed
 
 SYSTEM = SYSTEMS[0]
 COUNT, QUICK_COUNT = 1000, 100
-SECONDS, QUICK_SECONDS = 0.1, 0.02
+SECONDS, QUICK_SECONDS = 0.25, 0.02
 _FOUND = "found.json"
 _COMPILE = ("gcc", "-static", "-O2", "-Wall", "-Wextra", "-Werror")
 
@@ -47,8 +48,17 @@ class Part:
     module: str
     extra: Extra
     effort: Callable[[Namespace], str]
+    programs: Callable[[Path], dict[str, Path]]
     read: Callable[[bytes], Sequence[Figure]]
     plots: Sequence[Plot]
+
+
+def compile_traffic(room: Path) -> Path:
+    """The program that asks and answers; it needs no library of the guest's."""
+    made = room / "traffic"
+    source = Path(__file__).with_name("traffic.c")
+    subprocess.run([*_COMPILE, "-o", made, source], check=True)
+    return made
 
 
 PARTS = {
@@ -57,6 +67,7 @@ PARTS = {
         "bench.ipvs.guest",
         Extra("ipvs", ("ipvsadm", "iptables", "nftables")),
         lambda given: f"--count={QUICK_COUNT if given.quick else COUNT}",
+        lambda room: {TRAFFIC.name: compile_traffic(room)},
         lambda text: figures(msgspec.json.decode(text, type=list[Round])),
         PLOTS,
     ),
@@ -71,18 +82,11 @@ PARTS = {
             ),
         ),
         lambda given: f"--seconds={QUICK_SECONDS if given.quick else SECONDS}",
+        lambda room: {name: programs.build(name, room) for name in swarm.PROGRAMS},
         lambda text: msgspec.json.decode(text, type=list[Figure]),
         swarm.PLOTS,
     ),
 }
-
-
-def compile_traffic(room: Path) -> Path:
-    """The program that asks and answers; it needs no library of the guest's."""
-    made = room / "traffic"
-    source = Path(__file__).with_name("traffic.c")
-    subprocess.run([*_COMPILE, "-o", made, source], check=True)
-    return made
 
 
 def _job(part: Part, room: Path, given: Namespace) -> Job:
@@ -95,7 +99,7 @@ def _job(part: Part, room: Path, given: Namespace) -> Job:
         {"COMMAND": shlex.join([*command, f"results/{_FOUND}"])},
         {
             "bench": ROOT / "bench",
-            TRAFFIC.name: compile_traffic(room),
+            **part.programs(room),
             f"ebpfmesh/objects/{made.name}": made,
         },
         counting=True,

@@ -142,7 +142,7 @@ def main() -> None:
     measured: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="ebpfmesh-bench-") as directory:
         server, load = (programs.build(name, FilePath(directory)) for name in ("serve", "load"))
-        lab = Lab.up(nodes=NODES, agents=False)
+        lab = Lab.up(nodes=len(NODES), agents=False)
         try:
             programs.load_image(lab, server)
             scene = Scene(lab)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Four nodes: two with agents, two as Docker leaves them, and the ways to the tasks on each.
+"""Nodes with agents, as many as Docker leaves them, and the ways to the tasks on each.
 
 Nobody's programs are on another side's way: what an agent attaches to a node costs every packet
 there, also those that it does not balance.
@@ -25,13 +25,13 @@ from ebpfmesh.lab.plan import BRIDGE, Place
 from ebpfmesh.lab.processes import wait_until
 from ebpfmesh.lab.unix_http import get_json
 
-NODES = 4
 NEAR, PLAIN, FAR, FAR_PLAIN = "node1", "node2", "node3", "node4"
+NODES = (NEAR, PLAIN, FAR, FAR_PLAIN)
 TASKS = 2
 # A port for each side: none meets what the servers remember of another side's connections.
 PORTS = {side: 8001 + number for number, side in enumerate(Side)}
-PUBLISHED = {node: 8101 + number for number, node in enumerate((NEAR, PLAIN, FAR, FAR_PLAIN))}
-READY_TIMEOUT_S = 60.0
+PUBLISHED = {node: 8101 + number for number, node in enumerate(NODES)}
+READY_TIMEOUT_S = 180.0
 SOCKET_MODE = {"EBPFMESH_VIP_MODE": "socket"}
 
 _FORWARD = """
@@ -65,10 +65,14 @@ class Way:
 
 
 class Scene:
-    """Services and clients in a lab of `NODES` nodes that has no agents yet."""
+    """Services and clients in a lab that has no agents yet, of `NODES` or the first two of them.
+
+    The two are enough for tasks on the node that is asked.
+    """
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
+        self.nodes = [node.name for node in lab.nodes]
         self.sockets = "vip_mode" in Config.__struct_fields__
         # Without IPVS in the kernel, Docker's own VIPs and mesh are dead.
         self.ipvs = FilePath("/proc/net/ip_vs").exists()
@@ -76,15 +80,17 @@ class Scene:
     def build(self) -> None:
         """Make all of it, and wait until it serves."""
         self.lab.start_agent(NEAR)
-        self.lab.start_agent(FAR, SOCKET_MODE if self.sockets else None)
-        for node in PUBLISHED:
+        if FAR in self.nodes:
+            self.lab.start_agent(FAR, SOCKET_MODE if self.sockets else None)
+        for node in self.nodes:
             self._deploy(node)
-        for node in PUBLISHED:
-            self.lab.wait_for_replicas(_service(node), TASKS)
-            self.lab.wait_for_replicas(_client(node), 1)
+        for node in self.nodes:
+            self.lab.wait_for_replicas(_service(node), TASKS, READY_TIMEOUT_S)
+            self.lab.wait_for_replicas(_client(node), 1, READY_TIMEOUT_S)
         self._wait_ready(NEAR, _service(NEAR), ("ingress", _service(NEAR)))
-        self._wait_ready(NEAR, _service(FAR), ("ingress",))
-        self._wait_ready(FAR, _service(FAR), (_service(FAR),))
+        if FAR in self.nodes:
+            self._wait_ready(NEAR, _service(FAR), ("ingress",))
+            self._wait_ready(FAR, _service(FAR), (_service(FAR),))
         self._route()
         self._take_offloads_away()
 
@@ -119,16 +125,17 @@ class Scene:
 
     def _route(self) -> None:
         """Client and entry node reach the tasks of the nodes without agents by their addresses."""
-        for place, node in ((Place.CLIENT, PLAIN), (Place.CLIENT, FAR_PLAIN), (PLAIN, FAR_PLAIN)):
+        ways = ((Place.CLIENT, PLAIN), (Place.CLIENT, FAR_PLAIN), (PLAIN, FAR_PLAIN))
+        for place, node in ((place, node) for place, node in ways if node in self.nodes):
             via = self.lab.node(node).address
             for task in self.tasks[node]:
                 self.lab.run(place, ["ip", "route", "add", task.gateway, "via", via])
-        for node in (PLAIN, FAR_PLAIN):
+        for node in {PLAIN, FAR_PLAIN} & set(self.nodes):
             self.lab.run(node, ["sh", "-ec", _FORWARD])
 
     def _take_offloads_away(self) -> None:
         """A wire has segments on it. Agents may have changed links: after they are ready."""
-        everybody = [*(node.name for node in self.lab.nodes), Place.CLIENT]
+        everybody = [*self.nodes, Place.CLIENT]
         links = {place: ["eth0"] for place in everybody} | {Place.LAN: [*everybody, BRIDGE]}
         for place, names in links.items():
             self.lab.run(place, ["sh", "-ec", _NO_SEGMENTS, "sh", *names])
@@ -138,12 +145,12 @@ class Scene:
     @cached_property
     def tasks(self) -> dict[str, list[Task]]:
         """The servers on each node."""
-        return {node: self._found(node, _service(node)) for node in PUBLISHED}
+        return {node: self._found(node, _service(node)) for node in self.nodes}
 
     @cached_property
     def clients(self) -> dict[str, Task]:
         """The container on each node that shares the network of its servers."""
-        return {node: self._found(node, _client(node))[0] for node in PUBLISHED}
+        return {node: self._found(node, _client(node))[0] for node in self.nodes}
 
     def _found(self, node: str, service: str) -> list[Task]:
         found = self.lab.task_containers(service)
@@ -175,7 +182,7 @@ class Scene:
         yield Way(Path.VIP, Side.DIRECT, *here, _each(tasks, Side.DIRECT))
         yield self._attached(NEAR)
         yield self._balanced(NEAR, Side.EBPFMESH)
-        if self.sockets:
+        if self.sockets and FAR in self.nodes:
             yield self._balanced(FAR, Side.SOCKET)
         for side, made in (
             (Side.IPTABLES, rules.iptables("OUTPUT", vip, PORTS[Side.IPTABLES], tasks)),

@@ -19,9 +19,10 @@ from bench.ipvs.plan import (
     Round,
     told,
 )
-from bench.ipvs.swarm import OVER_SWARM
+from bench.ipvs.swarm import ADDED as SWARM_ADDED
+from bench.ipvs.swarm import OF_SWARM, OVER_SWARM
 from bench.ipvs.swarm import figures as swarm_figures
-from bench.lab.figures import CONNECTIONS, REQUESTS, Report, Side
+from bench.lab.figures import CONNECTIONS, DATAGRAMS, REQUESTS, Report, Side
 from bench.lab.figures import Path as Way
 from bench.plot import series
 from bench.result import Machine, Result
@@ -106,6 +107,18 @@ def test_ebpfmesh_is_compared_with_dockers_own() -> None:
         found = swarm_figures(Way.REMOTE, workload, rounds)
         (over,) = (figure for figure in found if figure.name == OVER_SWARM)
         assert (over.rounds, over.met) == ((3, 3), met)
+
+
+def test_what_is_added_is_told_of_both_and_compared() -> None:
+    rounds = {
+        side: [Report(done=done, bytes=0, lost=0, failed=0, seconds=0.001)]
+        for side, done in ((Side.DIRECT, 100), (Side.EBPFMESH, 80), (Side.SWARM, 50))
+    }
+    found = list(swarm_figures(Way.MESH, DATAGRAMS, rounds))
+    added = {f.params["side"]: f.median for f in found if f.name == SWARM_ADDED}
+    assert added == pytest.approx({Side.EBPFMESH: 2500, Side.SWARM: 10000})
+    (of_swarm,) = (f.median for f in found if f.name == OF_SWARM)
+    assert of_swarm == pytest.approx(0.25)
 
 
 def test_what_a_guest_shall_do_survives_its_shell(tmp_path: Path) -> None:
