@@ -35,7 +35,7 @@ from tests.kernels.tool import Failed
 
 SYSTEM = SYSTEMS[0]
 COUNT, QUICK_COUNT = 1000, 100
-SECONDS, QUICK_SECONDS = 0.25, 0.02
+SECONDS, QUICK_SECONDS = 0.1, 0.02
 _FOUND = "found.json"
 _COMPILE = ("gcc", "-static", "-O2", "-Wall", "-Wextra", "-Werror")
 

@@ -38,6 +38,7 @@ SIDES = (Side.DIRECT, *_BALANCED)
 PROGRAMS = ("serve", "load")
 SERVE, LOAD = (FilePath(__file__).resolve().parents[2] / name for name in PROGRAMS)
 NODES = 2  # one has an agent, the other one is as Docker leaves it
+PAUSE_S = 0.5  # after each run: managers take a node for down whose heartbeats are missing
 PATHS = (Path.MESH, Path.VIP)
 WORKLOADS = (CONNECTIONS, REQUESTS, DATAGRAMS)
 TAKEN, ADDED = "instructions, the whole guest", "added to direct"
@@ -107,6 +108,7 @@ class _Runs:
             yield
         finally:
             _send(daemons, signal.SIGCONT)
+            time.sleep(PAUSE_S)
 
 
 def _send(processes: Sequence[int], what: signal.Signals) -> None:
