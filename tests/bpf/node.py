@@ -6,6 +6,7 @@ from __future__ import annotations
 import difflib
 
 import pytest
+from scapy.layers.inet import IP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
@@ -93,6 +94,11 @@ class Node(World):
 def _shown(data: bytes) -> list[str]:
     """A packet as text, field by field, with its bytes."""
     return [*str(Ether(data).show(dump=True)).splitlines(), data.hex(" ")]
+
+
+def source_port(result: Result) -> int:
+    """Of the packet that has come out."""
+    return int(Ether(result.data)[IP].payload.sport)
 
 
 def assert_result(result: Result, verdict: int, packet: Packet | bytes) -> None:

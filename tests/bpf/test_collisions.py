@@ -6,13 +6,10 @@ from __future__ import annotations
 import socket
 
 import pytest
-from scapy.layers.inet import IP
-from scapy.layers.l2 import Ether
 
 from .conftest import MakeNode
 from .net import ALICE, VIP, VNI, WEB_1, between, sctp, tcp, udp
-from .node import TC_OK, TC_SHOT, TC_UNSPEC, Node, assert_result
-from .prog_run import Result
+from .node import TC_OK, TC_SHOT, TC_UNSPEC, Node, assert_result, source_port
 from .world import Service
 
 CLIENT = f"{ALICE}:4000"
@@ -25,10 +22,6 @@ TO_TASK, FROM_TASK = between(ALICE, WEB_1), between(WEB_1, ALICE)
 @pytest.fixture(autouse=True)
 def web(node: Node) -> Service:
     return node.vip(VIP, VNI).backends(WEB_1)
-
-
-def source_port(result: Result) -> int:
-    return int(Ether(result.data)[IP].payload.sport)
 
 
 def establish(node: Node, server: str) -> None:

@@ -30,8 +30,7 @@ from .net import (
     tcp,
     udp,
 )
-from .node import TC_OK, TC_REDIRECT, Node, assert_result
-from .prog_run import Result
+from .node import TC_OK, TC_REDIRECT, Node, assert_result, source_port
 
 SOURCE, TASK = f"{CLIENT}:4000", f"{HERE_GATEWAY}:{TARGET}"
 OUT_OF_TASK = (docker_mac(HERE_GATEWAY), "02:42:00:00:00:01")
@@ -55,10 +54,6 @@ def ask(node: Node, address: str) -> int:
     asked = node.nic_ingress(udp(SOURCE, f"{address}:{PUBLISHED}", macs=FROM_CLIENT))
     assert asked.verdict == TC_REDIRECT
     return source_port(asked)
-
-
-def source_port(result: Result) -> int:
-    return int(Ether(result.data)[IP].payload.sport)
 
 
 def answers_as(node: Node, port: int) -> str:

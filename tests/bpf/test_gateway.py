@@ -34,8 +34,7 @@ from .net import (
     udp,
     wrapped,
 )
-from .node import TC_OK, TC_REDIRECT, TC_SHOT, TC_UNSPEC, Node, assert_result
-from .prog_run import Result
+from .node import TC_OK, TC_REDIRECT, TC_SHOT, TC_UNSPEC, Node, assert_result, source_port
 from .world import DRAINING, GONE, STOPPING, Service, be32, remote
 
 MakePacket = Callable[..., Packet]
@@ -58,10 +57,6 @@ def web(node: Node) -> Service:
 
 def syn(source: str = SOURCE, to: str = ENTRY, flags: str = "S") -> Packet:
     return tcp(source, to, flags, macs=FROM_CLIENT)
-
-
-def source_port(result: Result) -> int:
-    return int(Ether(result.data)[IP].payload.sport)
 
 
 # --- in by the NIC, without XDP

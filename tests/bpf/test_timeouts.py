@@ -6,14 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from scapy.layers.inet import IP
-from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
 from .conftest import MakeNode
 from .net import ALICE, VIP, VNI, WEB_1, tcp, udp
-from .node import Node
-from .prog_run import Result
+from .node import Node, source_port
 from .world import SECOND
 
 CLIENT = f"{ALICE}:4000"
@@ -47,10 +44,6 @@ def datagrams(node: Node) -> Packet:
     node.overlay_ingress(udp(CLIENT, SERVER))
     node.overlay_egress(udp(TASK, CLIENT))
     return udp(CLIENT, TASK)
-
-
-def source_port(result: Result) -> int:
-    return int(Ether(result.data)[IP].payload.sport)
 
 
 @pytest.mark.parametrize(
