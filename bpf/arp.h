@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* A VIP has no owner: its ARP requests are answered here. RFC 826. */
+/* A VIP has no owner: its ARP requests are answered here. So are those for whom Docker does not
+ * know yet: see newcomer.h. RFC 826.
+ */
 #ifndef EBPFMESH_ARP_H
 #define EBPFMESH_ARP_H
 
 #include "counters.h"
+#include "newcomer.h"
 #include "parse.h"
 
 #define ARP_REQUEST 1
@@ -21,14 +24,6 @@ struct arp_ipv4 {
 	__u8 target[4];
 };
 
-/* Docker gives an endpoint the MAC 02:42 and the bytes of its address; so do we for a VIP. */
-static __always_inline void docker_mac(__u8 mac[6], __be32 address)
-{
-	mac[0] = 0x02;
-	mac[1] = 0x42;
-	__builtin_memcpy(mac + 2, &address, 4);
-}
-
 /* The MAC of a VIP: that of Docker's own load balancer of the network, if there is one. Programs
  * rewrite it anyway, but what is left to the kernel has to get there, and whoever has asked before
  * the programs were taken off goes on with it.
@@ -44,12 +39,6 @@ static __always_inline void vip_mac(__u8 mac[6], __be32 address, __u32 vni)
 		docker_mac(mac, address);
 }
 
-static __always_inline bool same_mac(const __u8 a[6], const __u8 b[6])
-{
-	return *(const __u32 *)a == *(const __u32 *)b &&
-	       *(const __u16 *)(a + 4) == *(const __u16 *)(b + 4);
-}
-
 static __always_inline bool is_vip(const __u8 address[4], __u32 vni)
 {
 	struct frontend_key key = { .vni = vni };
@@ -58,6 +47,18 @@ static __always_inline bool is_vip(const __u8 address[4], __u32 vni)
 	__builtin_memcpy(&key.address, address, 4);
 	frontend = frontends.lookup(&key);
 	return frontend && frontend->kind == FRONTEND_VIP;
+}
+
+/* Whether it is answered here where an address is, and with which MAC. Nobody is told his own. */
+static __always_inline bool arp_knows(const struct arp_ipv4 *arp, __be32 address, __u32 vni,
+				      __u8 mac[6])
+{
+	if (is_vip(arp->target, vni)) {
+		vip_mac(mac, address, vni);
+		return true;
+	}
+	docker_mac(mac, address);
+	return is_newcomer(address, vni) && !same_mac(mac, arp->sender_mac);
 }
 
 /* Answers a request for a VIP in place, a probe (RFC 5227) like any other: the address is taken.
@@ -71,28 +72,27 @@ static __always_inline int vip_arp(struct __sk_buff *skb, __u32 vni)
 	__u8 mac[6] __attribute__((aligned(4))) = {};
 	__u8 sender[4];
 	struct ethhdr *eth = data;
-	__be32 vip;
+	__be32 asked;
 
 	if ((void *)(arp + 1) > end)
 		return leave(HANDBACK_truncated, TC_ACT_UNSPEC);
 	if (is_vip(arp->sender, vni)) {
-		__builtin_memcpy(&vip, arp->sender, 4);
-		vip_mac(mac, vip, vni);
+		__builtin_memcpy(&asked, arp->sender, 4);
+		vip_mac(mac, asked, vni);
 		if (!same_mac(mac, arp->sender_mac))
 			return leave(DROP_spoofed_source, TC_ACT_SHOT);
 		return leave(HANDBACK_not_ipv4, TC_ACT_UNSPEC);
 	}
-	if (arp->operation != bpf_htons(ARP_REQUEST) || !is_vip(arp->target, vni))
+	__builtin_memcpy(&asked, arp->target, 4);
+	if (arp->operation != bpf_htons(ARP_REQUEST) || !arp_knows(arp, asked, vni, mac))
 		return leave(HANDBACK_not_ipv4, TC_ACT_UNSPEC);
 
-	__builtin_memcpy(&vip, arp->target, 4);
-	vip_mac(mac, vip, vni);
 	__builtin_memcpy(sender, arp->sender, 4);
 	arp->operation = bpf_htons(ARP_REPLY);
 	__builtin_memcpy(arp->target_mac, arp->sender_mac, 6);
 	__builtin_memcpy(arp->target, sender, 4);
 	__builtin_memcpy(arp->sender_mac, mac, 6);
-	__builtin_memcpy(arp->sender, &vip, 4);
+	__builtin_memcpy(arp->sender, &asked, 4);
 	__builtin_memcpy(eth->h_dest, eth->h_source, 6);
 	__builtin_memcpy(eth->h_source, mac, 6);
 	return bpf_redirect(skb->ifindex, 0);

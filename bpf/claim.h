@@ -65,16 +65,18 @@ static __always_inline bool claim_other_port(struct flow_key *twin, struct flow 
 
 /* Takes the 4-tuple of `flow->to` for the flow under `key` and records both directions. If a
  * living flow has it, another source port is tried: the client's address is never changed.
- * Returns why it was not; then nothing is recorded.
+ * Returns why it was not; then nothing is recorded. `again`: there may be an earlier flow under
+ * key.
  */
-static __always_inline enum reason flow_claim(struct flow_key *key, struct flow *flow)
+static __always_inline enum reason flow_claim(struct flow_key *key, struct flow *flow, bool again)
 {
 	struct flow reply = *flow;
 	struct flow_key twin;
 
 	if (is_moving())
 		return DROP_moving;
-	flow_forget(key);
+	if (again)
+		flow_forget(key);
 	reply.to = reversed(&key->t);
 	twin = twin_key(key, &flow->to);
 	if (!claim_tuple(&twin, &reply)) {
@@ -86,6 +88,8 @@ static __always_inline enum reason flow_claim(struct flow_key *key, struct flow 
 		transient_replies.delete(&twin);
 		return DROP_no_port;
 	}
+	flow_changed(key);
+	flow_changed(&twin);
 	return REASON_NONE;
 }
 

@@ -38,4 +38,21 @@ static __always_inline bool is_recent(__u64 seen_ns)
 	return known && ticked_ns() + *known + TICK_NS - seen_ns < FLOW_TOUCH_NS;
 }
 
+/* Of something that is_recent(): for how many ticks more it will be, but for the last ones; so many
+ * as are in `most_ns` at most.
+ */
+static __always_inline __u64 ticks_left(__u64 seen_ns, __u64 most_ns)
+{
+	__u32 zero = 0;
+	__u64 *known = beyond_ticks.lookup(&zero);
+	__u64 left;
+
+	if (!known)
+		return 0;
+	left = seen_ns + FLOW_TOUCH_NS - 2 * TICK_NS - (ticked_ns() + *known);
+	if (left > FLOW_TOUCH_NS) /* below zero */
+		return 0;
+	return (left < most_ns ? left : most_ns) / TICK_NS;
+}
+
 #endif

@@ -60,6 +60,9 @@
 #define MAX_FLOWS 262144
 #endif
 #define MAX_TRANSIENT (MAX_FLOWS / 2)
+/* Flows that each CPU notes, and slots in which changes of flows are counted: see recent.h. */
+#define RECENT_BITS 12
+#define EPOCH_BITS 16
 #define MAX_SOCKETS 65536
 #define MAX_CHOICES 16384
 #define MAX_FRAGMENTS 65536
@@ -67,6 +70,8 @@
 #define MAX_ADDRESSES 1024
 #define MAX_ALLOWED 65536
 #define MAX_SURROGATES 65536
+#define NEWCOMER_BITS 6
+#define MAX_NEWCOMERS (1 << NEWCOMER_BITS)
 
 /* Room for events that nobody has read yet, in pages of PAGE_SIZE bytes: a power of 2. */
 #define EVENT_PAGES 64
@@ -78,8 +83,12 @@
 #define SURROGATE_MASK 0xf8000000
 
 #define SECOND_NS 1000000000ULL
+/* 2^64 over the golden ratio: its products are spread best in their upper bits. */
+#define SPREAD 0x9e3779b97f4a7c15ULL
 /* How stale the time stamp of a flow may be before a packet renews it, and its twin. */
 #define FLOW_TOUCH_NS (1 * SECOND_NS)
+/* For how long a CPU may go by what it has noted of a flow. */
+#define RECENT_NS (SECOND_NS / 8)
 /* How long a fragment waits for the others. RFC 1122, 3.3.2, wants 60 to 120 s of a host, as much
  * as a host's memory allows; Linux gives it 30.
  */

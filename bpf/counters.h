@@ -9,8 +9,8 @@
 #include "parse.h"
 #include "trace.h"
 
-static __always_inline void counter_add(struct counter *counter, enum direction dir, __u32 packets,
-					__u32 bytes)
+static __always_inline void counter_add(struct counter *counter, enum direction dir, __u64 packets,
+					__u64 bytes)
 {
 	if (!counter)
 		return;

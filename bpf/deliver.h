@@ -12,6 +12,7 @@
 #include "send.h"
 #include "too_big.h"
 #include "track.h"
+#include "vanished.h"
 
 /* The first packet of a flow that this node delivers: `flow` is filled by the caller but for
  * translation and backend.
@@ -39,7 +40,7 @@ static __always_inline enum reason deliver_open(const struct packet *p, struct f
 	flow->to.dport = frontend->target_port;
 	if (backend->gateway_address == p->t.saddr)
 		flow->to.saddr = p->t.daddr; /* a task balanced to itself */
-	why = flow_claim(key, flow);
+	why = flow_claim(key, flow, true);
 	if (why)
 		return why;
 	count_new_flow(flow->frontend, flow->backend);
@@ -62,7 +63,7 @@ static __always_inline int deliver_flow(struct __sk_buff *skb, const struct pack
 	if (nat_route(skb, p, &flow->to))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
 	backend = backends.lookup(&id);
-	if (!backend)
+	if (!backend || has_vanished(skb, p, id, backend))
 		return leave(DROP_backend_gone, TC_ACT_SHOT);
 	ifindex = backend->gateway_ifindex;
 	if (set_destination_mac(skb, backend->gateway_mac))

@@ -53,11 +53,12 @@ struct choice {
 /* In this order, and once more, as in flow_find(). */
 static __always_inline struct entry *entry_find(struct flow_key *key)
 {
+	__u64 before = moves_now();
 	struct entry *entry = entries.lookup(key);
 
 	if (!entry)
 		entry = transient_entries.lookup(key);
-	return entry ? entry : entries.lookup(key);
+	return entry || moves_now() == before ? entry : entries.lookup(key);
 }
 
 /* The flags after one more packet. Answers need not come this way: established is what the client
@@ -79,6 +80,7 @@ static __always_inline void entry_move(struct flow_key *key, const struct entry 
 
 	if (copy.flags & FLOW_ESTABLISHED) {
 		entries.update(key, &copy);
+		count_move();
 		transient_entries.delete(key);
 	} else {
 		transient_entries.update(key, &copy);

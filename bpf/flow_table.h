@@ -7,38 +7,69 @@
 #define EBPFMESH_FLOW_TABLE_H
 
 #include "flow.h"
+#include "recent.h"
 
-/* What is in neither may have become established meanwhile, by a packet on another CPU: it is
- * looked for once more, or that packet's flow would be a stranger's for a moment.
+/* Who moves something to the maps of established flows counts that when it is there, and has not
+ * left the others yet.
+ */
+static __always_inline void count_move(void)
+{
+	__u32 zero = 0;
+	__u64 *count = flow_moves.lookup(&zero);
+
+	if (count)
+		__sync_fetch_and_add(count, 1);
+}
+
+static __always_inline __u64 moves_now(void)
+{
+	__u32 zero = 0;
+	volatile __u64 *count = flow_moves.lookup(&zero);
+
+	return count ? *count : 0;
+}
+
+/* What is in neither may have become established meanwhile, by a packet on another CPU. If anything
+ * has, it is looked for once more, or that packet's flow would be a stranger's for a moment.
  */
 static __always_inline struct flow *flow_find(struct flow_key *key)
 {
+	__u64 before = moves_now();
 	struct flow *flow = flows.lookup(key);
 
 	if (!flow)
 		flow = transient_flows.lookup(key);
-	return flow ? flow : flows.lookup(key);
+	return flow || moves_now() == before ? flow : flows.lookup(key);
+}
+
+/* For who has not found it among the established ones; `before` was had before. */
+static __always_inline struct flow *reply_find_transient(struct flow_key *key, __u64 before)
+{
+	struct flow *reply = transient_replies.lookup(key);
+
+	return reply || moves_now() == before ? reply : replies.lookup(key);
 }
 
 static __always_inline struct flow *reply_find(struct flow_key *key)
 {
+	__u64 before = moves_now();
 	struct flow *reply = replies.lookup(key);
 
-	if (!reply)
-		reply = transient_replies.lookup(key);
-	return reply ? reply : replies.lookup(key);
+	return reply ? reply : reply_find_transient(key, before);
 }
 
 static __always_inline void flow_delete(struct flow_key *key)
 {
 	flows.delete(key);
 	transient_flows.delete(key);
+	flow_changed(key);
 }
 
 static __always_inline void reply_delete(struct flow_key *key)
 {
 	replies.delete(key);
 	transient_replies.delete(key);
+	flow_changed(key);
 }
 
 /* The same direction's entry, from the kind of map that `flags` names. */
@@ -60,6 +91,7 @@ static __always_inline void keep(struct flow_key *key, struct flow *flow, enum d
 		replies.update(key, flow);
 	else
 		transient_replies.update(key, flow);
+	flow_changed(key);
 }
 
 /* Takes an entry out of the maps that it does not belong to any more. */

@@ -25,7 +25,7 @@ static __always_inline __u32 flow_hash(const struct packet *p)
 	__u64 ports = (__u64)bpf_ntohs(p->t.sport) << 16 | bpf_ntohs(p->t.dport);
 	__u64 client = (__u64)bpf_ntohl(p->t.saddr) << 32;
 
-	return mix64((client | ports) + (__u64)p->protocol * 0x9e3779b97f4a7c15ULL) >> 32;
+	return mix64((client | ports) + (__u64)p->protocol * SPREAD) >> 32;
 }
 
 static __always_inline __u32 maglev_slot(__u32 hash)

@@ -49,6 +49,8 @@ BPF_TABLE("percpu_array", u32, struct given_up, given_up, 1);
 
 /* What the programs know of the way to each backend's node, by backend; see mesh_xdp.h. */
 BPF_TABLE("array", u32, struct next_hop, next_hops, MAX_BACKENDS);
+/* By a hash of network and address: see newcomer.h. */
+BPF_TABLE("array", u32, struct newcomer, newcomers, MAX_NEWCOMERS);
 /* What the clock is ahead of its ticks: see clock.h. */
 BPF_TABLE("array", u32, u64, beyond_ticks, 1);
 
@@ -63,7 +65,15 @@ BPF_TABLE("array", u32, struct event, event_template, 1);
 /* Constants, written by the loader. Not pinned: every load has its own. */
 BPF_TABLE("array", u32, struct crc32c, crc32c, 1);
 
-/* Written by the programs. flows and replies are the two directions of a translation. */
+/* What a CPU notes of flows: see recent.h. */
+BPF_TABLE("percpu_array", u32, struct recent, recent_flows, 1 << RECENT_BITS);
+
+/* Written by the programs. How often flows have changed, by their keys: see recent.h. And how often
+ * something has gone over to the maps of established flows: see flow_table.h.
+ */
+PINNED_MAP(flow_epochs, "array", u32, u64, 1 << EPOCH_BITS, 0);
+PINNED_MAP(flow_moves, "array", u32, u64, 1, 0);
+/* flows and replies are the two directions of a translation. */
 PINNED_MAP(flows, "lru_hash", struct flow_key, struct flow, MAX_FLOWS, 0);
 PINNED_MAP(replies, "lru_hash", struct flow_key, struct flow, MAX_FLOWS, 0);
 PINNED_MAP(entries, "lru_hash", struct flow_key, struct entry, MAX_FLOWS, 0);

@@ -109,7 +109,7 @@ static __always_inline int task_to_remote(struct __sk_buff *skb, const struct pa
 	} else {
 		if (choice->attempt)
 			flow_abandon(&key);
-		why = flow_claim(&key, &flow);
+		why = flow_claim(&key, &flow, true);
 		if (why)
 			return leave(why, TC_ACT_SHOT);
 	}
@@ -137,7 +137,7 @@ static __always_inline int task_direct(struct __sk_buff *skb, const struct packe
 	if (known) {
 		flow.to = known->to;
 	} else if (is_syn(p) || flow_in_the_way(key, &flow)) {
-		why = flow_claim(key, &flow);
+		why = flow_claim(key, &flow, true);
 		if (why)
 			return leave(why, TC_ACT_SHOT);
 	}

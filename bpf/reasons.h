@@ -6,7 +6,7 @@
 #define EBPFMESH_REASONS_H
 
 #define DROP_REASONS(X)                                                                            \
-	X(backend_gone)     /* a TCP flow whose backend has left */                                \
+	X(backend_gone)     /* a flow whose backend has left */                                    \
 	X(no_backend)       /* a frontend without ready backends */                                \
 	X(not_allowed)      /* a client that the service's list does not let in */                 \
 	X(early_refusal)    /* by a task that starts, or has just ended, and others are ready */   \

@@ -74,8 +74,10 @@ static __always_inline void flow_abandon(struct flow_key *key)
 		return;
 	twin = twin_key(key, &old->to);
 	reply = transient_replies.lookup(&twin);
-	if (reply && same_tuple(&reply->to, &back))
+	if (reply && same_tuple(&reply->to, &back)) {
 		reply->flags |= FLOW_ABANDONED | FLOW_RST;
+		flow_changed(&twin);
+	}
 	flow_delete(key);
 }
 

@@ -75,18 +75,6 @@ static __always_inline enum sender sender_of(struct __sk_buff *skb, __u32 vni)
 	return forged ? SENDER_FORGED : SENDER_OWN;
 }
 
-/* Whether the packet bears a source MAC; nothing is looked up, no helper called. */
-static __always_inline bool is_from_mac(const struct __sk_buff *skb, const __u8 mac[6])
-{
-	const struct ethhdr *eth;
-
-	/* Else the compiler may take half of an earlier read of the pointer, and the verifier not.
-	 */
-	asm volatile("" ::: "memory");
-	eth = (void *)(long)skb->data;
-	return (void *)(eth + 1) <= (void *)(long)skb->data_end && same_mac(mac, eth->h_source);
-}
-
 /* Whether the packet's flow is known to be of who sends it. A flow is given the link and the MAC of
  * its client only when these have been judged.
  */

@@ -24,7 +24,11 @@ static __always_inline struct flow *flow_move(struct flow_key *key, struct flow_
 	keep(key, &copy, dir);
 	moved = kept_under(key, dir, copy.flags);
 	copy.to = reversed(&key->t);
+	if (key->vni)
+		copy.ifindex = 0; /* who sends under the twin has not been judged */
 	keep(twin, &copy, opposite(dir));
+	if (copy.flags & FLOW_ESTABLISHED)
+		count_move();
 	drop_from_other(key, dir, copy.flags);
 	drop_from_other(twin, opposite(dir), copy.flags);
 	return moved ? moved : flow;
@@ -65,6 +69,8 @@ static __always_inline struct flow *flow_track(const struct packet *p, struct fl
 		return flow;
 	flow->flags = flags;
 	flow->seen_ns = now;
+	if (flags != before)
+		flow_changed(key);
 	other = twin_key(key, &flow->to);
 	twin = kept_under(&other, opposite(dir), before);
 	if (flow_displaced(&other, &back, opposite(dir), before, twin))
@@ -73,6 +79,8 @@ static __always_inline struct flow *flow_track(const struct packet *p, struct fl
 		return flow_move(key, &other, flow, dir);
 	twin->flags |= flags;
 	twin->seen_ns = now;
+	if (flags != before)
+		flow_changed(&other);
 	return flow;
 }
 

@@ -153,13 +153,38 @@ struct flow {
 	__u32 backend;
 	__u32 frontend;
 	__be32 entry;  /* VTEP of the entry node, 0 if that is this node */
-	__u32 ifindex; /* where answers leave; a client's veth, if FLOW_FROM_TASK or on an overlay
+	__u32 ifindex; /* where answers leave; a client's veth, if FLOW_FROM_TASK; on an overlay
+			* that of who sends this direction's packets
 			*/
-	__u8 mac[6];   /* of the client behind that veth */
+	__u8 mac[6];   /* of the container behind that veth */
 	__u16 flags;
 	__u32 pool; /* the backend's, to notice that its id, and its address, were given to another
 		     */
 };
+
+/* What a CPU notes of a flow that it has just had, for what comes next of it: see recent.h. The
+ * first three are its key, laid out as the packet has it.
+ */
+struct recent {
+	__be32 saddr;
+	__be32 daddr;
+	__u64 network; /* and where the packet was seen, and its protocol: see recent_network() */
+	__u32 ports;
+	__be32 address; /* that is written in place of the packet's: of the backend, or of the VIP
+			 */
+	__u32 epoch;
+	__u32 pool;        /* of the backend, as in a flow */
+	__u64 until_ticks; /* of jiffies */
+	__u32 diff;        /* what that address changes in a checksum */
+	__u32 backend;
+	__u32 frontend;
+	__u32 ifindex; /* of who sends this, with the MAC */
+	__u8 mac[6];
+	__u8 direction; /* enum direction, or NOBODYS: the packet is of no flow, nor to a VIP */
+	__u8 pad;
+};
+
+#define NOBODYS 2
 
 /* What an entry node remembers of a flow: whom it gave it to. */
 struct entry {
@@ -302,6 +327,12 @@ struct next_hop {
 	__u8 pad[4];
 };
 
+/* Who has sent something to a container here: see newcomer.h. */
+struct newcomer {
+	__u64 who; /* network, address */
+	__u64 seen_ns;
+};
+
 /* One value, so that a table is written by one system call. MAGLEV_SIZE of them are there. */
 struct maglev_table {
 	__u32 backend[MAGLEV_MAX];
@@ -398,6 +429,7 @@ _Static_assert(sizeof(struct counter) == 40, "counter has no holes");
 _Static_assert(sizeof(struct tuple) == 12, "tuple has no holes");
 _Static_assert(sizeof(struct flow_key) == 20, "flow_key has no holes");
 _Static_assert(sizeof(struct flow) == 48, "flow has no holes");
+_Static_assert(sizeof(struct recent) == 64, "recent has no holes, and fits a cache line");
 _Static_assert(sizeof(struct entry) == 32, "entry has no holes");
 _Static_assert(sizeof(struct health) == 16, "health has no holes");
 _Static_assert(sizeof(struct endpoint_key) == 8, "endpoint_key has no holes");
@@ -412,6 +444,7 @@ _Static_assert(sizeof(struct ip6) == 16, "ip6 has no holes");
 _Static_assert(sizeof(struct sock_origin6) == 20, "sock_origin6 has no holes");
 _Static_assert(sizeof(struct surrogate) == 48, "surrogate has no holes");
 _Static_assert(sizeof(struct next_hop) == 32, "next_hop has no holes");
+_Static_assert(sizeof(struct newcomer) == 16, "newcomer has no holes");
 _Static_assert(sizeof(struct settings) == 24, "settings has no holes");
 _Static_assert(sizeof(struct crc32c) == 4 * (65536 + 1024), "crc32c has no holes");
 _Static_assert(sizeof(struct event) == 176, "event has no holes");

@@ -11,7 +11,9 @@
 #include "ip_options.h"
 #include "live.h"
 #include "claim.h"
+#include "mark.h"
 #include "nat.h"
+#include "newcomer.h"
 #include "refuse.h"
 #include "retry.h"
 #include "schedule.h"
@@ -20,14 +22,24 @@
 #include "track.h"
 #include "vip_icmp.h"
 
+/* What the short way knows of a packet that it leaves to this one, if `frontend` is set: it goes to
+ * that VIP, not in another's name, and no flow of it was found, nor a reply among the established
+ * ones; `moves` was had before.
+ */
+struct looked {
+	struct frontend *frontend;
+	__u64 moves;
+};
+
 /* A backend for the first packet of a flow, and its claim; or another one than that which has not
- * answered.
+ * answered. `old` is what an earlier flow has left under key, or NULL.
  */
 static __always_inline enum reason vip_balance(const struct packet *p, struct flow_key *key,
-					       struct frontend *frontend, struct flow *flow)
+					       struct frontend *frontend, struct flow *flow,
+					       struct flow *old)
 {
-	struct flow *old = flow_find(key);
 	struct backend *backend;
+	struct flow *same = NULL;
 	__u32 id, silent = 0;
 	enum reason why;
 
@@ -40,9 +52,9 @@ static __always_inline enum reason vip_balance(const struct packet *p, struct fl
 	if (!backend)
 		return DROP_no_backend;
 	if (old && id == silent) {
-		old = flow_track(p, key, old, TO_BACKEND);
-		if (old) {
-			*flow = *old;
+		same = flow_track(p, key, old, TO_BACKEND);
+		if (same) {
+			*flow = *same;
 			return REASON_NONE;
 		}
 	} else if (old && silent) {
@@ -61,7 +73,7 @@ static __always_inline enum reason vip_balance(const struct packet *p, struct fl
 	flow->to.daddr = backend->address;
 	if (backend->address == p->t.saddr)
 		flow->to.saddr = p->t.daddr;
-	why = flow_claim(key, flow);
+	why = flow_claim(key, flow, old);
 	if (why)
 		return why;
 	count_new_flow(flow->frontend, flow->backend);
@@ -95,6 +107,8 @@ static __always_inline int vip_forward(struct __sk_buff *skb, const struct packe
 		return hairpin(skb, backend);
 	if (set_destination_mac(skb, backend->mac))
 		return leave(DROP_rewrite_failed, TC_ACT_SHOT);
+	if (is_here(backend))
+		mark_translated(skb);
 	return TC_ACT_OK;
 }
 
@@ -117,11 +131,9 @@ static __always_inline int vip_hairpin_reply(struct __sk_buff *skb, const struct
 	return hairpin(skb, backend);
 }
 
-/* A flow that may go on with this packet, or NULL: to be balanced (anew). */
-static __always_inline struct flow *vip_known_flow(const struct packet *p, struct flow_key *key)
+/* The flow, if it may go on with this packet, or NULL: to be balanced (anew). */
+static __always_inline struct flow *vip_known_flow(const struct packet *p, struct flow *flow)
 {
-	struct flow *flow = flow_find(key);
-
 	if (!flow || flow_restarts(p, flow->flags) || flow_expired(p->protocol, flow->seen_ns))
 		return NULL;
 	if (flow->flags & FLOW_DIRECT)
@@ -134,9 +146,9 @@ static __always_inline struct flow *vip_known_flow(const struct packet *p, struc
 }
 
 /* A connection cannot be moved to another backend: it is reset when its own has gone. */
-static __always_inline bool vip_has_lost_backend(const struct packet *p, struct flow_key *key)
+static __always_inline bool vip_has_lost_backend(const struct packet *p, const struct flow *old)
 {
-	return p->protocol != IPPROTO_UDP && !is_syn(p) && flow_find(key);
+	return p->protocol != IPPROTO_UDP && !is_syn(p) && old;
 }
 
 static __always_inline int vip_direct(struct __sk_buff *skb, const struct packet *p,
@@ -151,7 +163,7 @@ static __always_inline int vip_direct(struct __sk_buff *skb, const struct packet
  * flow. Of the rest (answers among it) only what would meet a balanced flow is translated.
  */
 static __always_inline int vip_open_direct(struct __sk_buff *skb, const struct packet *p,
-					   struct flow_key *key)
+					   struct flow_key *key, const struct flow *old)
 {
 	struct flow flow = { .to = p->t, .flags = FLOW_DIRECT };
 	enum reason why;
@@ -159,28 +171,34 @@ static __always_inline int vip_open_direct(struct __sk_buff *skb, const struct p
 	flow.seen_ns = bpf_ktime_get_coarse_ns();
 	if (!is_syn(p) && !flow_in_the_way(key, &flow))
 		return leave(HANDBACK_no_frontend, TC_ACT_UNSPEC);
-	why = flow_claim(key, &flow);
+	why = flow_claim(key, &flow, old);
 	if (why)
 		return leave(why, TC_ACT_SHOT);
 	return vip_direct(skb, p, &flow);
 }
 
+/* `old` is a flow that does not go on, or NULL. */
 static __always_inline int vip_new_flow(struct __sk_buff *skb, const struct packet *p,
-					struct flow_key *key)
+					struct flow_key *key, struct flow *old,
+					const struct looked *looked)
 {
 	struct frontend_key where = { .address = p->t.daddr, .vni = key->vni };
-	struct frontend *frontend = frontends.lookup(&where);
+	struct frontend *frontend = looked->frontend;
 	struct flow flow = {}, *reply;
 	enum reason why;
 
 	if (!frontend)
+		frontend = frontends.lookup(&where);
+	if (!frontend)
 		return leave(HANDBACK_no_frontend, TC_ACT_UNSPEC);
 	if (frontend->kind == FRONTEND_DIRECT)
-		return vip_open_direct(skb, p, key);
-	reply = reply_find(key);
+		return vip_open_direct(skb, p, key, old);
+	reply = is_syn(p)        ? NULL :
+		looked->frontend ? reply_find_transient(key, looked->moves) :
+				   reply_find(key);
 	if (reply && reply->to.saddr == p->t.daddr && reply->to.daddr == p->t.saddr)
 		return vip_hairpin_reply(skb, p, key, reply);
-	if (vip_has_lost_backend(p, key))
+	if (vip_has_lost_backend(p, old))
 		return refuse_back(skb, p, DROP_backend_gone);
 	why = kernels_flow(p);
 	if (why == DROP_moving)
@@ -190,7 +208,7 @@ static __always_inline int vip_new_flow(struct __sk_buff *skb, const struct pack
 		flow_forget(key);
 		return leave(why, TC_ACT_UNSPEC);
 	}
-	why = vip_balance(p, key, frontend, &flow);
+	why = vip_balance(p, key, frontend, &flow, old);
 	if (why == DROP_no_backend)
 		return refuse_back(skb, p, why);
 	if (why)
@@ -199,10 +217,10 @@ static __always_inline int vip_new_flow(struct __sk_buff *skb, const struct pack
 }
 
 /* tc ingress of a container's veth in the overlay's namespace: what the container sends. */
-static __always_inline int vip_from_container(struct __sk_buff *skb)
+static __always_inline int vip_from_container(struct __sk_buff *skb, const struct looked *looked)
 {
 	__u32 vni = ATTACHED_VNI;
-	struct flow *flow = NULL;
+	struct flow *found = NULL, *flow = NULL;
 	struct packet p = { .vni = vni };
 	struct flow_key key;
 	enum reason why;
@@ -213,9 +231,11 @@ static __always_inline int vip_from_container(struct __sk_buff *skb)
 	else if (why == HANDBACK_ip_options && vip_strip_options(skb, vni))
 		why = parse_skb(skb, &p);
 	key = flow_key_of(&p, vni);
-	if (!why)
-		flow = vip_known_flow(&p, &key);
-	if (vip_is_forged(skb, vni, flow))
+	if (!why && !looked->frontend) {
+		found = flow_find(&key);
+		flow = vip_known_flow(&p, found);
+	}
+	if (!looked->frontend && vip_is_forged(skb, vni, flow))
 		return leave(DROP_spoofed_source, TC_ACT_SHOT);
 	if (skb->protocol == bpf_htons(ETH_P_ARP) && why != HANDBACK_vlan)
 		return vip_arp(skb, vni);
@@ -226,7 +246,7 @@ static __always_inline int vip_from_container(struct __sk_buff *skb)
 	if (flow)
 		flow = flow_track(&p, &key, flow, TO_BACKEND);
 	if (!flow)
-		return vip_new_flow(skb, &p, &key);
+		return vip_new_flow(skb, &p, &key, found, looked);
 	if (flow->flags & FLOW_DIRECT)
 		return vip_direct(skb, &p, flow);
 	return vip_forward(skb, &p, flow);
@@ -250,8 +270,10 @@ static __always_inline int vip_to_container(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC; /* counted where it came in */
 	key = flow_key_of(&p, vni);
 	reply = reply_find(&key);
-	if (!reply)
+	if (!reply) {
+		newcomer_note(skb, p.t.saddr);
 		return TC_ACT_UNSPEC;
+	}
 	if (reply->flags & FLOW_ABANDONED)
 		return drop_late(&p, reply);
 	if (is_early_refusal(&p, reply))

@@ -68,14 +68,19 @@ class Node(World):
         return run_skb(fd, bytes(packet), ifindex(device))
 
     def overlay_ingress(
-        self, packet: Packet | bytes, vni: int = VNI, device: str = "gw0"
+        self,
+        packet: Packet | bytes,
+        vni: int = VNI,
+        device: str = "gw0",
+        gso_segs: int = 0,
+        gso_size: int = 0,
     ) -> Result:
         fd = self._programs.program_for_network("overlay_ingress", vni)
-        return run_skb(fd, bytes(packet), ifindex(device))
+        return run_skb(fd, bytes(packet), ifindex(device), gso_segs, gso_size)
 
-    def overlay_egress(self, packet: Packet | bytes, vni: int = VNI) -> Result:
+    def overlay_egress(self, packet: Packet | bytes, vni: int = VNI, mark: int = 0) -> Result:
         fd = self._programs.program_for_network("overlay_egress", vni)
-        return run_skb(fd, bytes(packet), ifindex("gw0"))
+        return run_skb(fd, bytes(packet), ifindex("gw0"), mark=mark)
 
     def overlay_flood(self, packet: Packet, vni: int = VNI) -> Flood:
         fd = self._programs.program_for_network("overlay_ingress", vni)

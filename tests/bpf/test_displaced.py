@@ -31,6 +31,7 @@ from .net import (
     udp,
 )
 from .node import TC_OK, TC_REDIRECT, Node, assert_result, source_port
+from .sandbox import ifindex
 
 SOURCE, TASK = f"{CLIENT}:4000", f"{HERE_GATEWAY}:{TARGET}"
 OUT_OF_TASK = (docker_mac(HERE_GATEWAY), "02:42:00:00:00:01")
@@ -150,6 +151,22 @@ def test_datagrams_to_a_vip_are_answered_in_its_name(two_vips: Node) -> None:
     port = ask_vip(node, VIP)
     assert port != 4000
     assert (vip_answers_as(node, port), vip_answers_as(node, 4000)) == (VIP, OTHER_VIP)
+
+
+def test_noted_flow_that_was_displaced(two_vips: Node) -> None:
+    """Nobody tells it what the LRU takes, but whoever claims a 4-tuple does (bpf/recent.h)."""
+    node = two_vips
+    node.endpoint(ALICE, VNI, ifindex("gw0"))
+    for _ in range(3):
+        assert (ask_vip(node, VIP), vip_answers_as(node, 4000)) == (4000, VIP)
+    node.table("replies").clear()
+    assert ask_vip(node, OTHER_VIP) == 4000
+    assert vip_answers_as(node, 4000) == OTHER_VIP
+    node.age("flows", 2)
+    port = ask_vip(node, VIP)
+    assert port != 4000
+    assert (vip_answers_as(node, port), vip_answers_as(node, 4000)) == (VIP, OTHER_VIP)
+    assert (ask_vip(node, VIP), ask_vip(node, OTHER_VIP)) == (port, 4000)
 
 
 def test_a_connection_to_a_vip_is_reset(two_vips: Node) -> None:

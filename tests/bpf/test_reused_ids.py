@@ -32,6 +32,7 @@ from .net import (
     udp,
 )
 from .node import TC_OK, TC_REDIRECT, Node
+from .sandbox import ifindex
 from .world import Service, remote
 
 ASKED = udp(f"{CLIENT}:4000", f"{NODE_A}:{PUBLISHED}", macs=FROM_CLIENT)
@@ -69,6 +70,19 @@ def test_vip_alike(node: Node) -> None:
     web = node.vip(VIP, VNI).backends(WEB_1, WEB_2).choose(WEB_1)
     packet = udp(f"{ALICE}:4000", f"{VIP}:80")
     assert Ether(node.overlay_ingress(packet).data)[IP].dst == WEB_1
+    web.choose(WEB_2)
+    give(node, web, WEB_1)
+    asked = node.overlay_ingress(packet)
+    assert (asked.verdict, Ether(asked.data)[IP].dst) == (TC_OK, WEB_2)
+
+
+def test_noted_flow_whose_backends_id_and_address_are_anothers(node: Node) -> None:
+    """It looks at the backend of a flow that it does not look up (bpf/recent.h)."""
+    node.endpoint(ALICE, VNI, ifindex("gw0"))
+    web = node.vip(VIP, VNI).backends(WEB_1, WEB_2).choose(WEB_1)
+    packet = udp(f"{ALICE}:4000", f"{VIP}:80")
+    for _ in range(3):
+        assert Ether(node.overlay_ingress(packet).data)[IP].dst == WEB_1
     web.choose(WEB_2)
     give(node, web, WEB_1)
     asked = node.overlay_ingress(packet)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
 import struct
@@ -10,6 +11,9 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from ebpfmesh.datapath.library import lib
 from ebpfmesh.datapath.loader import Module
 from ebpfmesh.datapath.maps import Maps
 from ebpfmesh.datapath.source import reasons as reason_names
@@ -24,6 +28,7 @@ READY, DRAINING, GONE, STOPPING = 1, 2, 3, 4
 MAGLEV, RANDOM, RR, LEAST_CONN, AFFINITY, RESTRICTED = 0, 1, 2, 3, 4, 8  # flags of a frontend
 _VIP, _PORT, _DIRECT = 1, 2, 3
 _COUNTED = 64  # ids that a test may use
+_NEWCOMERS = 64
 _HASHES = (
     "frontends",
     "nodes",
@@ -45,6 +50,7 @@ _HASHES = (
 _COUNTERS = ("frontend_counters", "backend_counters", "entry_counters")
 
 SECOND = 10**9
+_SPREAD = 0x9E3779B97F4A7C15
 
 
 class FlowKey(NamedTuple):
@@ -170,11 +176,13 @@ class World:
         self._zero("health", self._next_backend)
         self._zero("next_hops", self._next_backend)
         self._zero("avoided", 1)
+        self._zero("newcomers", _NEWCOMERS)
         for pool, networks in self.maps.allowed().items():
             for network in networks:
                 self.maps.disallow(pool, network)
         for name in _COUNTERS:
             self._zero(name, _COUNTED)
+        self.forget_recent()
         self._zero("reasons", max(self._reasons) + 1)
         self._zero("settings", 1)
         self._next_frontend = self._next_backend = 1
@@ -342,6 +350,27 @@ class World:
             for key, leaf in list(table.items()):
                 leaf.seen_ns = max(0, leaf.seen_ns - int(seconds * SECOND))
                 table[key] = leaf
+                self._forget_recent(name, key)
+
+    def _forget_recent(self, name: str, key: Any) -> None:
+        """What CPUs have noted of one entry: it seems to have changed since (bpf/recent.h)."""
+        if name not in {"flows", "replies"}:
+            return
+        t, epochs = key.t, self.table("flow_epochs")
+        ports = (t.sport + t.dport) * _SPREAD
+        slot = epochs.Key(((t.saddr * t.daddr ^ ports) * _SPREAD) % 2**64 >> 48)
+        epochs[slot] = epochs.Leaf(epochs[slot].value + 1)
+
+    def forget_recent(self) -> None:
+        """The same of every flow."""
+        table = self.table("flow_epochs")
+        epochs = np.full(table.max_entries, time.monotonic_ns(), dtype=np.uint64)
+        count = ctypes.c_uint32(table.max_entries)
+        slots = np.arange(table.max_entries, dtype=np.uint32)
+        failed = lib.bpf_update_batch(
+            table.map_fd, slots.ctypes.data, epochs.ctypes.data, ctypes.byref(count)
+        )
+        assert not failed
 
     def avoid(self, *backends: int, seconds: int = 100) -> None:
         """Makes backends suspect, as if they had left connections unanswered."""
@@ -359,9 +388,18 @@ class World:
             leaf.refused_ns = max(0, leaf.refused_ns - int(seconds * SECOND))
             table[table.Key(index)] = leaf
 
+    def age_newcomers(self, seconds: float) -> None:
+        """Makes it that much longer ago that they came."""
+        table = self.table("newcomers")
+        for key, leaf in list(table.items()):
+            leaf.seen_ns = max(0, leaf.seen_ns - int(seconds * SECOND))
+            table[key] = leaf
+
     def forget(self, name: str) -> None:
         """Empties a flow map, or `surrogates`, as the LRU may do."""
         for table in map(self.table, {name, f"transient_{name}"}.intersection(_HASHES)):
+            for key in list(table):
+                self._forget_recent(name, key)
             table.clear()
 
     def stands_for(self, surrogate: str, client: str, asks: str, idle_s: float = 0.0) -> None:

@@ -127,6 +127,7 @@ class Bench:
         """No flows, and every backend that may change is ready."""
         for reader, _ in self.lru.values():
             reader.items(take=True)
+        self.node.forget_recent()
         for service in self.changing:
             for address in service.ids:
                 service.state(address, READY)
