@@ -10,7 +10,7 @@ turns and how this module fills a table faster than the paper's loop with the sa
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import pairwise
@@ -27,6 +27,7 @@ __all__ = [
     "Table",
     "build_table",
     "check_size",
+    "equal_table",
     "is_prime",
     "permutation",
     "shares",
@@ -69,6 +70,11 @@ def build_table(weights: Mapping[str, int], size: int = DEFAULT_SIZE) -> Table |
     if not heft.any():
         return None
     return _Filling(names, size).fill(_turns(heft, size))
+
+
+def equal_table(names: Sequence[str], size: int) -> Table | None:
+    """Build the table of these, in which all weigh the same."""
+    return build_table(dict.fromkeys(names, 1), size)
 
 
 def shares(table: Table, backends: int) -> NDArray[np.float64]:

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from math import isqrt
 
 MIN_SIZE = 3
 MAX_SIZE = 131071
 
 
+@cache
 def is_prime(number: int) -> bool:
     """Tell whether `number` is prime, by trial division: meant for table sizes."""
     return number > 1 and all(number % d for d in range(2, isqrt(number) + 1))

@@ -19,7 +19,7 @@ from ebpfmesh.datapath.errors import AttachError, PlaceGone
 from ebpfmesh.datapath.maps import Maps
 from ebpfmesh.desired import Touched, mac_of
 from ebpfmesh.ids import NO_ID, Ids
-from ebpfmesh.maglev import Table, build_table
+from ebpfmesh.maglev import Table, equal_table
 from ebpfmesh.model import (
     Attachment,
     Backend,
@@ -62,6 +62,11 @@ from ebpfmesh.plan import (
 
 log = structlog.get_logger(__name__)
 
+Build = Callable[[tuple[str, ...], int], Table | None]
+
+# So many tables are in memory side by side, and go in as one batch: 16 MB of 16381 slots.
+_AT_ONCE = 256
+
 # For how long a backend is avoided that the tables may still name. A plan is there sooner.
 _SHUNNED_S = 60
 
@@ -74,13 +79,22 @@ class Reconciler:
     """
 
     def __init__(
-        self, maps: Maps, attacher: Attacher, ids: Ids, now_s: Callable[[], float] = time.monotonic
+        self,
+        maps: Maps,
+        attacher: Attacher,
+        ids: Ids,
+        now_s: Callable[[], float] = time.monotonic,
+        build: Build = equal_table,
     ) -> None:
+        """`build` makes the Maglev table of tasks, by their place in order of id."""
         self.maps = maps
         self.ids = ids
         self.actual = Actual()
         self.attached: dict[Attachment, Attached] = {}
         self.shares: dict[PoolKey, dict[BackendKey, float]] = {}
+        # A service with a published port has one pool for each network, of the same tasks mostly,
+        # and they change together.
+        self._indexes = lru_cache(maxsize=4)(build)
         self._attacher = attacher
         self._now_s = now_s
         self._lock = Lock()  # of `actual`, while it becomes another one
@@ -224,15 +238,16 @@ class Reconciler:
                 self._apply(Attach(attachment))
 
     def _apply_group(self, operations: tuple[Operation, ...]) -> None:
-        """Operations of one kind; tables go in as one batch."""
+        """Operations of one kind; tables go in as few batches."""
         done: list[Operation] = []
         try:
             if isinstance(operations[0], PutTable):
                 self._put_tables([op for op in operations if isinstance(op, PutTable)])
                 done.extend(operations)
                 return
+            apply = self._apply  # made anew each time that it is asked for
             for operation in operations:
-                self._apply(operation)
+                apply(operation)
                 done.append(operation)
         finally:
             self._note(done)
@@ -243,6 +258,10 @@ class Reconciler:
             self.actual = applied(self.actual, done)
 
     def _put_tables(self, operations: list[PutTable]) -> None:
+        for first in range(0, len(operations), _AT_ONCE):
+            self._put_some_tables(operations[first : first + _AT_ONCE])
+
+    def _put_some_tables(self, operations: list[PutTable]) -> None:
         tables = {op.key: self._table(op.pool) for op in operations}
         self.maps.put_tables({self._pool_id(key): table for key, table in tables.items()})
         for op in operations:
@@ -263,7 +282,7 @@ class Reconciler:
             return _in_turn(numbers, self.maps.maglev_size)
         by_name = {key.task_id: key for key in pool.chosen}
         names = tuple(sorted(by_name))
-        table = _indexes(names, self.maps.maglev_size)
+        table = self._indexes(names, self.maps.maglev_size)
         if table is None:
             return b""
         numbers = [self.ids.backends.ids[by_name[name]] for name in names]
@@ -398,16 +417,6 @@ class Reconciler:
 def _gets_new(backend: Backend) -> bool:
     """Whether a table may name it."""
     return backend.state is BackendState.READY or backend.spare
-
-
-@lru_cache(maxsize=4)
-def _indexes(names: tuple[str, ...], size: int) -> Table | None:
-    """The Maglev table of these tasks, by their place.
-
-    A service with a published port has one pool for each network, of the same tasks mostly, and
-    they change together.
-    """
-    return build_table(dict.fromkeys(names, 1), size)
 
 
 def _in_turn(numbers: list[int], size: int) -> bytes:

@@ -39,6 +39,7 @@ from ebpfmesh.datapath.datapath import (
     take_place,
 )
 from ebpfmesh.datapath.errors import DatapathError
+from ebpfmesh.datapath.filler import Builder
 from ebpfmesh.datapath.links import link_changes
 from ebpfmesh.datapath.nics import patterns
 from ebpfmesh.hub.client import HubClient
@@ -174,7 +175,7 @@ class Agent:
             max_services=config.max_services,
             max_backends=config.max_backends,
         )
-        reconciler = Reconciler(datapath.maps, attacher, ids)
+        reconciler = Reconciler(datapath.maps, attacher, ids, build=Builder())
         reconciler.adopt()
         left_s = seconds_left(begin_serving(datapath, config.takeover_grace_s), time.monotonic_ns())
         if left_s:

@@ -35,10 +35,11 @@ class Verdict(Frozen, frozen=True, omit_defaults=False):
 
 
 class Mount(Frozen, frozen=True):
-    """Where a file system of which kind is mounted."""
+    """Where a file system of which kind is mounted; `private` if what comes below stays there."""
 
     target: str
     kind: str
+    private: bool = False
 
 
 class LinkFacts(Frozen, frozen=True):
@@ -72,8 +73,9 @@ class Facts(Frozen, frozen=True):
     """All of it. `links` is None if they could not be looked at.
 
     `refused` and `tc_error` say what the kernel would not do; `tcx` is how many programs are at the
-    device's tcx hook, which are none of ours, `native_xdp` whether the device's
-    driver runs XDP, `clock_kept` whether something keeps the clock right: None if that is unknown.
+    device's tcx hook, which are none of ours, `native_xdp` whether the device's driver runs XDP,
+    `systemd` whether that runs here, `clock_kept` whether something keeps the clock right: None if
+    that is unknown.
     """
 
     root: bool
@@ -96,4 +98,5 @@ class Facts(Frozen, frozen=True):
     tc_error: str = ""
     tcx: int = 0
     native_xdp: bool | None = None
+    systemd: bool = False
     clock_kept: bool | None = None

@@ -5,27 +5,19 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import socket
 import struct
 import subprocess
 from collections.abc import Iterator
 
 from ebpfmesh.check.facts import Programs
+from ebpfmesh.datapath.syscall import PROG_QUERY, bpf, load_constant
 
 _TIMEOUT_S = 10
 
-# --- programs: bpf(2), from the kernel's linux/bpf.h -------------------------------------
+# --- programs ---------------------------------------------------------------------------
 
-_BPF_SYSCALL = {"x86_64": 321, "aarch64": 280}
-_BPF_PROG_LOAD, _BPF_PROG_QUERY = 5, 16
-# Type, number of instructions, instructions, licence; a log and the like; how it is attached.
-_LOAD = struct.Struct("@IIQQ44xI")
-_ATTR_SIZE = 128
-# r0 = 1; exit
-_ANSWERS_1 = struct.pack("=BBhi", 0xB7, 0, 0, 1) + struct.pack("=BBhi", 0x95, 0, 0, 0)
-_INSTRUCTIONS = 2
-
+_ANSWER = 1
 # Name -> type of the program and of how it is attached (BPF_CGROUP_INET4_CONNECT).
 _KINDS = {"tc": (3, 0), "XDP": (6, 0), "sockets": (18, 10)}
 
@@ -40,26 +32,11 @@ def refused() -> Programs:
 
 
 def _load(kind: int, attach: int) -> str:
-    code = ctypes.create_string_buffer(_ANSWERS_1)
-    licence = ctypes.create_string_buffer(b"GPL")
-    where = ctypes.addressof(code), ctypes.addressof(licence)
     try:
-        program, _ = _bpf(_BPF_PROG_LOAD, _LOAD.pack(kind, _INSTRUCTIONS, *where, attach))
+        os.close(load_constant(kind, _ANSWER, attach))
     except OSError as error:
         return str(error.strerror)
-    os.close(program)
     return ""
-
-
-def _bpf(command: int, attributes: bytes) -> tuple[int, bytes]:
-    """What bpf(2) returns, and what it has made of the attributes. Raises `OSError`."""
-    attr = ctypes.create_string_buffer(attributes, _ATTR_SIZE)
-    libc = ctypes.CDLL(None, use_errno=True)
-    number = _BPF_SYSCALL.get(platform.machine(), -1)
-    result = int(libc.syscall(number, command, attr, _ATTR_SIZE))
-    if result < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return result, attr.raw
 
 
 # Link, where, flags of the question and of the answer, ids (none wanted), how many (6.6).
@@ -71,7 +48,7 @@ def tcx_programs(device: str) -> int:
     """How many programs are at a link's tcx, where they run before those of tc."""
     try:
         index = socket.if_nametoindex(device)
-        _, answer = _bpf(_BPF_PROG_QUERY, _QUERY.pack(index, _TCX_INGRESS, 0, 0, 0, 0))
+        _, answer = bpf(PROG_QUERY, _QUERY.pack(index, _TCX_INGRESS, 0, 0, 0, 0))
     except OSError:
         return 0
     *_, count = _QUERY.unpack_from(answer)

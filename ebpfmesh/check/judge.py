@@ -36,6 +36,7 @@ def judge(facts: Facts, config: Config) -> list[Verdict]:
         *_programs(facts),
         _bpffs(facts, config),
         _cgroup(facts, config),
+        *_mounts(facts),
         _bcc(facts),
         _headers(facts),
         _clock(facts),
@@ -159,6 +160,18 @@ def _cgroup(facts: Facts, config: Config) -> Verdict:
             "mount -t cgroup2 none /sys/fs/cgroup, or boot with the unified hierarchy",
         )
     return _ok("cgroup2", f"programs at sockets go to {place}")
+
+
+def _mounts(facts: Facts) -> Iterator[Verdict]:
+    """systemd shares them where it starts the machine; in a container its manager has to."""
+    roots = [mount for mount in facts.mounts if mount.target == "/"]
+    if facts.systemd and any(mount.private for mount in roots[-1:]):
+        yield _warning(
+            "mounts",
+            "are private: a unit with mounts of its own, as deploy/ebpfmesh.service has, sees no "
+            "network and no task that comes after it",
+            "mount --make-rshared / before dockerd and ebpfmesh start",
+        )
 
 
 def _bcc(facts: Facts) -> Verdict:

@@ -40,7 +40,7 @@ def probe(config: Config, *, agent: bool) -> Facts:
         capabilities=held,
         kernel=os.uname().release,
         jit=_jit(),
-        mounts=mounts(_text("/proc/self/mounts")),
+        mounts=mounts(_text("/proc/self/mountinfo")),
         bcc=_bcc(),
         bcc_library=_bcc_library(),
         missing_headers=_missing_headers(),
@@ -56,6 +56,7 @@ def probe(config: Config, *, agent: bool) -> Facts:
         tc_error=features.tc_error() if able and links is not None else "",
         tcx=features.tcx_programs(device) if device else 0,
         native_xdp=features.native_xdp(device) if device else None,
+        systemd=Path("/run/systemd/system").is_dir(),
         clock_kept=features.clock_is_kept(),
     )
 
@@ -93,9 +94,10 @@ def capabilities(status: str) -> int:
 
 
 def mounts(text: str) -> tuple[Mount, ...]:
-    """Read the text of ``/proc/self/mounts``."""
-    rows = (line.split() for line in text.splitlines())
-    return tuple(Mount(row[1], row[2]) for row in rows)
+    """Read the text of ``/proc/self/mountinfo``: see proc(5)."""
+    halves = (line.partition(" - ") for line in text.splitlines())
+    rows = ((place.split(), kind.split()) for place, _, kind in halves)
+    return tuple(Mount(place[4], kind[0], private=not place[6:]) for place, kind in rows)
 
 
 def listening(text: str) -> frozenset[int]:

@@ -54,8 +54,3 @@ app.command("check", epilog=below("check"))(with_settings(check.run))
 app.command("detach", epilog=below("detach"))(with_settings(run.detach))
 app.command("demo", epilog=below("demo"))(demo.run)
 app.add_typer(lab, name="lab")
-
-
-def main() -> None:
-    """Run the command line."""
-    app(prog_name="ebpfmesh")

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Making maps and programs: the system calls of bcc's library, without its compiler.
 
-Every function returns a file descriptor, which is the caller's to close, and raises `OSError`.
+What makes or opens something returns a file descriptor, which is the caller's to close. Every
+function raises `OSError`.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from pathlib import Path
 
@@ -60,6 +62,28 @@ class _LoadOptions(ctypes.Structure):
         ("log_size", ctypes.c_uint32),
         ("log_buf", ctypes.c_void_p),
         ("room", ctypes.c_uint64 * 8),  # for what later versions add
+    ]
+
+
+class _RunOptions(ctypes.Structure):
+    """struct bpf_test_run_opts (libbpf: bpf.h), as version 1.0 has it."""
+
+    _fields_ = [
+        ("sz", ctypes.c_size_t),
+        ("data_in", ctypes.c_char_p),
+        ("data_out", ctypes.c_void_p),
+        ("data_size_in", ctypes.c_uint32),
+        ("data_size_out", ctypes.c_uint32),
+        ("ctx_in", ctypes.c_void_p),
+        ("ctx_out", ctypes.c_void_p),
+        ("ctx_size_in", ctypes.c_uint32),
+        ("ctx_size_out", ctypes.c_uint32),
+        ("retval", ctypes.c_uint32),
+        ("repeat", ctypes.c_int),
+        ("duration", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("cpu", ctypes.c_uint32),
+        ("batch_size", ctypes.c_uint32),
     ]
 
 
@@ -124,6 +148,15 @@ def load_program(
         ctypes.c_bool(True),
     )
     return _fd(loaded, f"the kernel refused program {name}")
+
+
+def run_program(fd: int, packet: bytes, times: int) -> None:
+    """Runs a program so many times on a packet that nobody sends; less often, if a signal comes."""
+    options = _RunOptions(data_in=packet, data_size_in=len(packet), repeat=times)
+    options.sz = ctypes.sizeof(_RunOptions)
+    failed = lib.bpf_prog_test_run_opts(fd, ctypes.byref(options))
+    if failed and (cause := ctypes.get_errno()) != errno.EINTR:
+        raise OSError(cause, f"the kernel did not run a program: {os.strerror(cause)}")
 
 
 def pin(fd: int, path: Path) -> None:

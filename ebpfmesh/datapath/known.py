@@ -16,6 +16,7 @@ from ebpfmesh.datapath.loader import sized
 from ebpfmesh.datapath.object import Object
 from ebpfmesh.datapath.objects import write
 from ebpfmesh.datapath.shapes import Shapes, differing
+from ebpfmesh.typed import prepare
 
 log = structlog.get_logger(__name__)
 
@@ -116,3 +117,6 @@ def numbers_at(place: Path, names: Mapping[str, object]) -> dict[str, int]:
 def _number(fd: int) -> int:
     text = Path(f"/proc/self/fdinfo/{fd}").read_text()
     return int(text.partition("map_id:\t")[2].split()[0])
+
+
+prepare(Shapes)

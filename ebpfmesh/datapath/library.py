@@ -36,6 +36,7 @@ _FUNCTIONS: dict[str, list[type]] = {
     "bpf_prog_attach": [_INT, _INT, _INT, ctypes.c_uint],
     "bpf_prog_detach2": [_INT, _INT, _INT],
     "bpf_prog_get_fd_by_id": [_U32],
+    "bpf_prog_test_run_opts": [_INT, _DATA],
     "bpf_update_batch": [_INT, _DATA, _DATA, _DATA],
     "bpf_update_elem": [_INT, _DATA, _DATA, _U64],
 }

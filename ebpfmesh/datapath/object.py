@@ -17,6 +17,7 @@ import msgspec
 
 from ebpfmesh.datapath.errors import ObjectDamaged
 from ebpfmesh.datapath.shipped import FORMAT
+from ebpfmesh.typed import prepare
 
 _MAGIC = b"ebpfmesh object\n"
 _DIGEST_SIZE = hashlib.sha256().digest_size
@@ -137,3 +138,6 @@ def unseal(data: bytes) -> Object:
         return msgspec.msgpack.decode(made, type=Object)
     except msgspec.MsgspecError as error:
         raise ObjectDamaged(str(error)) from error
+
+
+prepare(Object)

@@ -163,7 +163,8 @@ class HubServer:
         try:
             reader, writer = await self._shake_hands(connection)
         except OSError as error:
-            self._complain(address, str(error))
+            # Of a connection that has just ended asyncio has no words.
+            self._complain(address, str(error) or "it hung up before it had shown a certificate")
             return
         finally:
             self._strangers.leave(address)

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from ebpfmesh.hub.errors import StoreError
 from ebpfmesh.model import MeshState
+from ebpfmesh.typed import prepare
 
 MAGIC = b"ebpfmesh state 1\n"
 CHECKSUM_BYTES = 4
@@ -97,3 +98,6 @@ def _sync_directory(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+prepare(Saved)

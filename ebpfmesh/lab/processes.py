@@ -160,10 +160,12 @@ def _finish(
     return output
 
 
-def last_lines(log: Path, count: int = 8) -> str:
-    """The end of a log, to put into an error."""
+def last_lines(log: Path, count: int = 8, without: str | None = None) -> str:
+    """The end of a log, to put into an error; lines that have `without` in them do not count."""
     try:
         lines = log.read_text(errors="replace").splitlines()
     except FileNotFoundError:
         return f"(no {log})"
+    if without is not None:
+        lines = [line for line in lines if without not in line]
     return "\n".join(lines[-count:])

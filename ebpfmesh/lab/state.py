@@ -17,6 +17,7 @@ import msgspec
 
 from ebpfmesh.lab.errors import LabError
 from ebpfmesh.lab.plan import NodePlan
+from ebpfmesh.typed import prepare
 
 VERSION = 1
 
@@ -135,3 +136,6 @@ class Record:
         draft = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         draft.write_bytes(encode(self.state))
         return draft
+
+
+prepare(LabState)

@@ -8,30 +8,18 @@ smallest one: pass every frame.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import platform
-import struct
 
 from pyroute2 import IPRoute
 
 from ebpfmesh.datapath.netns import netlink_socket
+from ebpfmesh.datapath.syscall import load_constant
 from ebpfmesh.lab import namespaces
 from ebpfmesh.lab.errors import LabError
 
-_BPF_SYSCALL = {"x86_64": 321, "aarch64": 280}
-_BPF_PROG_LOAD = 5
 _BPF_PROG_TYPE_XDP = 6
-_XDP_FLAGS_DRV_MODE = 1 << 2
-
-_INSTRUCTION = struct.Struct("<BBhi")  # code, registers, offset, immediate
-_MOV_R0_IMM = 0xB7
-_EXIT = 0x95
 _XDP_PASS = 2
-_PASS = _INSTRUCTION.pack(_MOV_R0_IMM, 0, 0, _XDP_PASS) + _INSTRUCTION.pack(_EXIT, 0, 0, 0)
-
-_LOAD = struct.Struct("@IIQQ")  # type, number of instructions, instructions, licence
-_ATTR_SIZE = 128
+_XDP_FLAGS_DRV_MODE = 1 << 2
 
 
 def pass_every_frame(namespace: str, links: list[str]) -> None:
@@ -54,20 +42,7 @@ def pass_every_frame(namespace: str, links: list[str]) -> None:
 
 def load_pass() -> int:
     """File descriptor of a program that passes every frame; the caller closes it."""
-    code = ctypes.create_string_buffer(_PASS)
-    licence = ctypes.create_string_buffer(b"GPL")
-    count = len(_PASS) // _INSTRUCTION.size
-    where = (ctypes.addressof(code), ctypes.addressof(licence))
-    attr = ctypes.create_string_buffer(_LOAD.pack(_BPF_PROG_TYPE_XDP, count, *where), _ATTR_SIZE)
-    libc = ctypes.CDLL(None, use_errno=True)
-    program: int = libc.syscall(_syscall_number(), _BPF_PROG_LOAD, attr, _ATTR_SIZE)
-    if program < 0:
-        raise LabError(f"the kernel refuses an XDP program: {os.strerror(ctypes.get_errno())}")
-    return program
-
-
-def _syscall_number() -> int:
-    machine = platform.machine()
-    if machine not in _BPF_SYSCALL:
-        raise LabError(f"the lab does not know the number of bpf(2) on {machine}")
-    return _BPF_SYSCALL[machine]
+    try:
+        return load_constant(_BPF_PROG_TYPE_XDP, _XDP_PASS)
+    except OSError as error:
+        raise LabError(f"the kernel refuses an XDP program: {error.strerror}") from error

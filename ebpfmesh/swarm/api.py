@@ -12,6 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from ebpfmesh.swarm.errors import UnexpectedAnswer
+from ebpfmesh.typed import prepare
 
 T = TypeVar("T")
 
@@ -284,3 +285,6 @@ class ContainerDoc(Doc, frozen=True):
     state: ContainerState = ContainerState()
     config: ContainerConfig = ContainerConfig()
     network_settings: NetworkSettings = NetworkSettings()
+
+
+prepare(ServiceDoc, TaskDoc, NodeDoc, NetworkDoc, InfoDoc, ContainerDoc)

@@ -10,6 +10,7 @@ import msgspec
 from ebpfmesh.model import BackendState
 from ebpfmesh.swarm.api import decode
 from ebpfmesh.swarm.local import TASK_ID
+from ebpfmesh.typed import prepare
 
 ENDING_SIGNALS = frozenset({"2", "3", "9", "15"})
 """INT, QUIT, KILL, TERM: a container that gets one of these is told to end."""
@@ -107,3 +108,6 @@ def event(line: object) -> Event | None:
         attributes=doc.actor.attributes or {},
         time_ns=doc.time_ns,
     )
+
+
+prepare(EventDoc)

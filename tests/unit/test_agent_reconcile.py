@@ -11,14 +11,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from ebpfmesh.agent import reconcile
-from ebpfmesh.agent.reconcile import Reconciler
+from ebpfmesh.agent.reconcile import Build, Reconciler
 from ebpfmesh.datapath.attach import Attached, Attacher, Role
 from ebpfmesh.datapath.errors import AttachError, MapError, PlaceGone
 from ebpfmesh.datapath.maps import Maps, StoredFrontend
 from ebpfmesh.desired import Touched
 from ebpfmesh.ids import Ids
-from ebpfmesh.maglev import Table, build_table
+from ebpfmesh.maglev import Table, equal_table
 from ebpfmesh.model import (
     Attachment,
     Backend,
@@ -186,9 +185,11 @@ class Clock:
         return self.now_s
 
 
-def reconciler(maps: MemoryMaps, attacher: MemoryAttacher, clock: Clock) -> Reconciler:
+def reconciler(
+    maps: MemoryMaps, attacher: MemoryAttacher, clock: Clock, build: Build = equal_table
+) -> Reconciler:
     ids = Ids(max_frontends=64, max_services=64, max_backends=64)
-    return Reconciler(cast(Maps, maps), cast(Attacher, attacher), ids, clock)
+    return Reconciler(cast(Maps, maps), cast(Attacher, attacher), ids, clock, build)
 
 
 def backend(task: str, state: BackendState = BackendState.READY, **fields: Any) -> Backend:
@@ -248,20 +249,29 @@ def test_tables_are_swapped_in_one_batch(maps: MemoryMaps, clock: Clock) -> None
     assert b"" in maps.tables.values()
 
 
+def test_no_more_tables_than_a_batch_has_are_in_memory(maps: MemoryMaps, clock: Clock) -> None:
+    count = 600
+    keys = [PoolKey(f"service{number:03d}", VNI) for number in range(count)]
+    ids = Ids(max_frontends=8, max_services=count + 1, max_backends=8)
+    r = Reconciler(cast(Maps, maps), cast(Attacher, MemoryAttacher()), ids, clock)
+    r.sync(Desired(pools={key: Pool(key) for key in keys}), whole=True)
+    assert maps.batches == [256, 256, 88]
+    assert len(maps.tables) == count
+
+
 def with_pool(wanted: Desired, pool: Pool) -> Desired:
     return msgspec.structs.replace(wanted, pools={POOL: pool})
 
 
 def test_a_table_of_the_same_tasks_on_two_networks_is_made_once(
-    maps: MemoryMaps, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    maps: MemoryMaps, clock: Clock
 ) -> None:
-    made: list[list[str]] = []
+    made: list[tuple[str, ...]] = []
 
-    def build(weights: dict[str, int], size: int) -> Table | None:
-        made.append(sorted(weights))
-        return build_table(weights, size)
+    def build(names: tuple[str, ...], size: int) -> Table | None:
+        made.append(names)
+        return equal_table(names, size)
 
-    monkeypatch.setattr(reconcile, "build_table", build)
     there = PoolKey("service1", VNI + 1)
     found = [
         msgspec.structs.replace(
@@ -276,9 +286,9 @@ def test_a_table_of_the_same_tasks_on_two_networks_is_made_once(
         },
         backends={b.key: b for b in found},
     )
-    r = reconciler(maps, MemoryAttacher(), clock)
+    r = reconciler(maps, MemoryAttacher(), clock, build)
     r.sync(wanted, whole=True)
-    assert made == [["same-0", "same-1"]]
+    assert made == [("same-0", "same-1")]
     ids = {
         pool: {r.ids.backends.ids[b.key] for b in found if b.pool == pool} for pool in (POOL, there)
     }

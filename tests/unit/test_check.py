@@ -116,6 +116,11 @@ def test_what_cannot_work_is_a_failure_with_a_way_out(
             "dev eth0 xdp off",
         ),
         (but(mounts=(Mount("/sys/fs/bpf", "bpf"),)), "cgroup2", "mount -t cgroup2"),
+        (
+            but(mounts=(Mount("/", "ext4", private=True), *GOOD.mounts[1:]), systemd=True),
+            "mounts",
+            "make-rshared",
+        ),
         (but(links=None), "device", "iproute2"),
         (
             but(links=(LinkFacts("eth0", 1400, ("192.0.2.11",)),)),
@@ -131,6 +136,12 @@ def test_what_works_less_well_is_a_warning(facts: Facts, subject: str, todo: str
     assert verdict.level is Level.WARNING
     assert todo in verdict.todo
     assert passed(judge(facts, Config()))
+
+
+def test_private_mounts_are_minded_only_under_systemd() -> None:
+    private = but(mounts=(Mount("/", "ext4", private=True), *GOOD.mounts[1:]))
+    for facts in (private, but(systemd=True)):
+        assert "mounts" not in {verdict.subject for verdict in judge(facts, Config())}
 
 
 def test_what_another_namespace_hides_is_no_failure() -> None:
@@ -237,7 +248,16 @@ def test_capabilities_are_read() -> None:
 
 
 def test_mounts_are_read() -> None:
-    assert probing.mounts("none /sys/fs/bpf bpf rw 0 0\n") == (Mount("/sys/fs/bpf", "bpf"),)
+    text = (
+        "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n"
+        "31 22 0:27 / /sys/fs/bpf rw,nosuid - bpf bpf rw,mode=700\n"
+        "40 22 0:30 / /run rw master:5 - tmpfs tmpfs rw\n"
+    )
+    assert probing.mounts(text) == (
+        Mount("/", "ext4"),
+        Mount("/sys/fs/bpf", "bpf", private=True),
+        Mount("/run", "tmpfs"),
+    )
 
 
 def test_listening_ports_are_read() -> None:
@@ -297,7 +317,7 @@ def test_programs_at_tcx_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (index, where) == (socket.if_nametoindex("lo"), 46)
         return 0, question[:24] + struct.pack("@I", 3) + bytes(100)
 
-    monkeypatch.setattr(features, "_bpf", bpf)
+    monkeypatch.setattr(features, "bpf", bpf)
     assert features.tcx_programs("lo") == 3
 
 

@@ -344,6 +344,7 @@ def test_a_missing_bcc_is_explained(place: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(running, "_until_told_to_end", missing)
+    monkeypatch.setattr(running, "_take_place", lambda _: None)
     monkeypatch.setattr(logs, "configure", lambda *_: None)
     code, _, err = invoke("agent")
     assert code == 1

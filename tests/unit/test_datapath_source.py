@@ -74,7 +74,7 @@ def test_every_map_but_none_other_is_pinned() -> None:
     assert {name for name, template in names.items() if template} == {"maglev"}
     assert names["maglev"] == "maglev_template"
     assert set(map_names(source_dir())) - set(names) == {
-        *("crc32c", "given_up", "next_hops", "beyond_ticks"),
+        *("crc32c", "given_up", "next_hops", "beyond_ticks", "recent_flows", "newcomers"),
         *("tracing", "noted_reason", "lost_events", "events", "event_template"),
     }
 

@@ -150,6 +150,17 @@ async def test_strangers_do_not_fill_the_log(authority: Authority) -> None:
         assert told[0]["address"] == LOOPBACK
 
 
+@pytest.mark.asyncio
+async def test_a_stranger_who_hangs_up_is_told_as_one(authority: Authority) -> None:
+    async with hub_of(authority.issue("n1"), mesh(1)) as hub:
+        with capture_logs() as logs:
+            async with a_connection(hub.server.port):
+                pass
+            await until(lambda: any(line["event"] == "hub.stranger_refused" for line in logs))
+    [told] = [line for line in logs if line["event"] == "hub.stranger_refused"]
+    assert told["error"] == "it hung up before it had shown a certificate"
+
+
 # --- with one, and ill-behaved
 
 

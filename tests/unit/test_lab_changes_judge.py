@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab.changes.judge import Bounds, Cut, Death, Isolation, Marks, inexcusable
+from tests.lab.changes.judge import Absence, Bounds, Cut, Death, Isolation, Marks, inexcusable
 from tests.lab.loops import End, Failure, Report
 
 BOUNDS = Bounds()
@@ -109,3 +109,40 @@ def test_a_process_that_ends_slowly_has_requests_until_then() -> None:
     assert judged(failure(AT_S + 1), marks=slowly) == []
     late = failure(AT_S + 1 + BOUNDS.kill_s + 0.01)
     assert judged(late, marks=slowly) == [late]
+
+
+AWAY = Marks(absent=[Absence(frozenset({"192.0.2.11"}), frozenset({"dead"}), AT_S, AT_S + 4)])
+BACK = AT_S + 4 + BOUNDS.left_s
+
+
+@pytest.mark.parametrize(
+    "excused",
+    [
+        failure(AT_S + 1, mode="udp-kept", took_s=5.0),
+        failure(AT_S + 1, mode="udp", host="other", took_s=5.0),
+        failure(BACK - 0.1, mode="udp-kept", took_s=5.0),
+    ],
+)
+def test_datagrams_to_a_task_that_left_unseen_are_lost(excused: Failure) -> None:
+    assert judged(excused, marks=AWAY) == []
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        failure(AT_S + 1, mode="udp-kept", host="other", took_s=5.0),  # who is there still
+        failure(AT_S + 1, mode="udp-kept", target=NODE4, took_s=5.0),  # by a node with an agent
+        failure(BACK + 0.1, mode="udp-kept", took_s=5.0),
+        failure(AT_S - 6, mode="udp-kept", took_s=5.0),
+        failure(AT_S + 1, mode="keep"),
+        failure(AT_S + 1, mode="once", stage="connect"),
+    ],
+)
+def test_what_a_node_without_an_agent_does_not_excuse(told: Failure) -> None:
+    assert judged(told, marks=AWAY) == [told]
+
+
+def test_fresh_datagrams_are_lost_only_if_somebody_has_left() -> None:
+    nobody = Marks(absent=[Absence(frozenset({"192.0.2.11"}), frozenset(), AT_S, AT_S + 4)])
+    told = failure(AT_S + 1, mode="udp", took_s=5.0)
+    assert judged(told, marks=nobody) == [told]

@@ -536,8 +536,10 @@ static bool serve_listener(int listener)
 	return fd >= 0;
 }
 
-/* The answer leaves from the address that was asked, whichever that is. */
-static void serve_udp(int fd)
+/* The answer leaves from the address that was asked, whichever that is. False if there is none to
+ * give.
+ */
+static bool serve_datagram(int fd)
 {
 	static char in[DATAGRAM_MAX];
 	char line[RESPONSE_MAX], control[CMSG_SPACE(sizeof(struct in_pktinfo))];
@@ -557,7 +559,7 @@ static void serve_udp(int fd)
 	struct in_pktinfo info;
 
 	if (!cmsg || cmsg->cmsg_type != IP_PKTINFO)
-		return;
+		return got >= 0;
 	getsockname(fd, (struct sockaddr *)&ends.local, &len);
 	memcpy(&info, CMSG_DATA(cmsg), sizeof(info));
 	ends.local.sin_addr = info.ipi_spec_dst;
@@ -569,6 +571,16 @@ static void serve_udp(int fd)
 	msg.msg_iovlen = 2;
 	if (sendmsg(fd, &msg, 0) < 0)
 		perror("sendmsg");
+	return true;
+}
+
+/* Each connection is an event of its own, all datagrams together are one: on a busy machine they
+ * would wait until nobody wants their answers any more.
+ */
+static void serve_udp(int fd)
+{
+	for (int i = 0; i < MAX_EVENTS && serve_datagram(fd); i++)
+		;
 }
 
 static void close_sources(enum kind kind)
