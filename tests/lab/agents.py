@@ -16,8 +16,11 @@ from ebpfmesh.lab.lab import Lab
 from ebpfmesh.lab.processes import wait_until
 from ebpfmesh.lab.unix_http import get_json
 from ebpfmesh.status import ServiceStatus, Status
+from ebpfmesh.typed import prepare
 
 READY_TIMEOUT_S = 60
+
+prepare(Status, Change)  # tests ask from several threads
 
 
 class Agents:

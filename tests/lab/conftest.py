@@ -19,8 +19,10 @@ from ebpfmesh.lab.processes import last_lines
 from .agents import Agents
 from .world import World
 
-_AGENT_LINES = 40
-_DOCKER_LINES = 15
+_AGENT_LINES = 8
+_DOCKER_LINES = 4
+_USUAL = "net.ipv4.vs."
+"""Where the kernel has no IPVS, dockerd says so for each container."""
 _DEFAULT_RETURN_MODE = "tunnel"
 _OWN_LABS = ("test_down.py", "changes")
 
@@ -35,9 +37,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Logs come before what the test itself has said: that is nearer to the end."""
     report = yield
     if report.failed and item.path.is_relative_to(Path(__file__).parent):
-        report.sections.extend(_logs())
+        report.sections[:0] = _logs()
     return report
 
 
@@ -49,7 +52,7 @@ def _logs() -> Iterator[tuple[str, str]]:
         return
     for node in lab.nodes if lab else ():
         yield f"agent of {node.name}", last_lines(node.agent_log, _AGENT_LINES)
-        yield f"dockerd of {node.name}", last_lines(node.docker_log, _DOCKER_LINES)
+        yield f"dockerd of {node.name}", last_lines(node.docker_log, _DOCKER_LINES, _USUAL)
 
 
 class Session(NamedTuple):

@@ -21,6 +21,7 @@ from ebpfmesh.lab.lab import Node
 from ebpfmesh.lab.processes import wait_until
 
 from .conftest import Session, world_in
+from .loops import Loops
 from .traffic import CLIENT, Held
 from .world import Task, World, on
 
@@ -128,6 +129,25 @@ def test_without_any_agent_all_goes_on(world: World, vote: Vote) -> None:
     world.load.http(vote.inside.place, vote.vip, count=200).assert_none_failed()
     pairs = world.load.udp(CLIENT, *world.every_node(8080), count=600)
     assert (pairs.lost, pairs.wrong) == (0, 0)
+
+
+def test_datagrams_find_another_task_though_no_agent_says_that_theirs_has_ended(
+    world: World, vote: Vote
+) -> None:
+    """The node's programs see by themselves that its link has gone.
+
+    Most sockets rest while the task ends: its kernel has no word for them.
+    """
+    (victim,) = (task for task in world.tasks("vote") if task.node == "node1")
+    node1 = world.lab.node("node1").address
+    world.lab.kill_agent("node1")
+    loops, modes = Loops(world.lab), ("udp", "udp-kept")
+    with loops.running(CLIENT, f"{node1}:8080", modes=modes, clients=32, pause_ms=1500) as load:
+        world.lab.docker("node1", "rm", "--force", victim.container)
+        world.wait_replaced("vote", {victim.host}, 2)
+        total = load.stop().total
+    assert total.ok > 0
+    assert total.failed == 0, total
 
 
 def test_detach_leaves_nothing_and_an_agent_serves_again(world: World, vote: Vote) -> None:

@@ -75,5 +75,8 @@ cd "$NEW"
 mkdir -p machine
 pivot_root . machine
 umount --lazy /machine
+# As systemd does on a machine, but leaves to the manager of a container: what dockerd mounts later
+# comes through to units with mounts of their own.
+mount --make-rshared /
 exec env --ignore-environment container=lxc PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
 	setpriv --bounding-set "$FORBIDDEN" --inh-caps "$FORBIDDEN" /lib/systemd/systemd

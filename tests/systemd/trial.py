@@ -23,7 +23,7 @@ REMOVING = "By systemd, on every node:\n"
 
 NODE, CLIENT, PORT = "192.0.2.11", "192.0.2.100", 8080
 ECHO, BUSYBOX = "ebpfmesh-lab/echo:latest", "ebpfmesh-lab/busybox:latest"
-REPLICAS = 2
+REPLICAS, NETWORK = 2, "shop"
 CAPTURE = "web.pcapng"
 PATIENCE_S = 300
 NO_AGENT = 3
@@ -142,9 +142,9 @@ def serves_once_there_is_a_swarm() -> str:
         systemctl start docker
         docker swarm init --advertise-addr {NODE}
         docker load --input lab.tar
-        docker network create --driver overlay shop
+        docker network create --driver overlay {NETWORK}
     """)
-    service = "docker service create --quiet --detach --no-resolve-image --network shop"
+    service = f"docker service create --quiet --detach --no-resolve-image --network {NETWORK}"
     sh(f"{service} --name web --replicas {REPLICAS} --publish {PORT}:80 {ECHO}")
     sh(f"{service} --name asks --endpoint-mode dnsrr {BUSYBOX}")
     until("both tasks get flows", is_balanced)
@@ -160,6 +160,21 @@ def is_balanced() -> bool:
         return False
     rows = [row for row in json.loads(answer.stdout)["services"] if row["name"] == "web"]
     return len(rows) == 2 and all(row["ready"] == row["total"] == REPLICAS for row in rows)
+
+
+def network_id() -> str:
+    return sh(f"docker network inspect --format '{{{{.Id}}}}' {NETWORK}")
+
+
+def has_programs_where_tasks_came_later() -> str:
+    """An overlay's namespace is a mount of dockerd's, and the unit has mounts of its own."""
+    tasks = REPLICAS + 1
+    containers = f"docker ps --quiet --filter network={NETWORK}"
+    until("all tasks run", lambda: len(sh(containers).split()) >= tasks)
+    overlay = f"$(echo /run/docker/netns/*-{network_id()[:10]})"
+    hooks = f"nsenter --net={overlay} tc qdisc show"
+    until("each task's link has programs", lambda: sh(hooks).count("clsact") >= tasks)
+    return f"{sh(hooks).count('clsact')} links in the overlay"
 
 
 def ask(place: str) -> dict[str, str]:
@@ -178,11 +193,9 @@ def is_asked_in_every_way() -> str:
     assert from_client()["peer"] == CLIENT
     assert ask(f"curl --silent --show-error --max-time 60 127.0.0.1:{PORT}")["host"] in seen
     vips = json.loads(sh("docker service inspect web"))[0]["Endpoint"]["VirtualIPs"]
-    shop = sh("docker network inspect --format '{{.Id}}' shop")
+    shop = network_id()
     (vip,) = (each["Addr"].partition("/")[0] for each in vips if each["NetworkID"] == shop)
-    tasks = "docker ps --quiet --filter label=com.docker.swarm.service.name=asks"
-    until("there is a client", lambda: sh(tasks))
-    task = sh(tasks)
+    task = sh("docker ps --quiet --filter label=com.docker.swarm.service.name=asks")
     assert ask(f"docker exec {task} wget -q -O - http://{vip}/")["host"] in seen
     return "published port, localhost, VIP"
 
@@ -275,6 +288,7 @@ ALONE = (
 )
 WITH_DOCKERD = (
     serves_once_there_is_a_swarm,
+    has_programs_where_tasks_came_later,
     is_asked_in_every_way,
     shows_packets,
     is_missed_by_nobody_when_it_dies,

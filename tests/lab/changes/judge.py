@@ -28,6 +28,7 @@ BUSY = Bounds(kill_s=5.0, cut_s=10.0, left_s=5.0)
 """For machines that have other things to do: what takes longer is lost, not late."""
 
 _FRESH = frozenset({"once", "udp"})
+_DATAGRAMS = frozenset({"udp", "udp-kept"})
 
 
 class Death(msgspec.Struct, frozen=True):
@@ -52,6 +53,18 @@ class Isolation(msgspec.Struct, frozen=True):
     until_s: float
 
 
+class Absence(msgspec.Struct, frozen=True):
+    """When a node with clients of VIPs had no agent, these VIPs, and who left meanwhile.
+
+    Its programs go by what it knew last: connections find out, datagrams do not.
+    """
+
+    targets: frozenset[str]
+    left: frozenset[str]
+    from_s: float
+    until_s: float
+
+
 class Marks(msgspec.Struct):
     """What a change has done, as far as that excuses anything.
 
@@ -63,12 +76,14 @@ class Marks(msgspec.Struct):
     killed: dict[str, Death] = msgspec.field(default_factory=dict)
     cut: dict[str, Cut] = msgspec.field(default_factory=dict)
     isolated: list[Isolation] = msgspec.field(default_factory=list)
+    absent: list[Absence] = msgspec.field(default_factory=list)
 
     def add(self, other: Marks) -> None:
         self.left |= other.left
         self.killed |= other.killed
         self.cut |= other.cut
         self.isolated += other.isolated
+        self.absent += other.absent
 
     @property
     def gone(self) -> set[str]:
@@ -86,6 +101,7 @@ def _excused(failure: Failure, marks: Marks, bounds: Bounds) -> bool:
     """A request in flight at its end, or asked before anybody could know."""
     return (
         any(_meets(failure, isolation) for isolation in marks.isolated)
+        or any(_is_blind(failure, absence, bounds.left_s) for absence in marks.absent)
         or any(_within(failure, cut.from_s, bounds.cut_s) for cut in marks.cut.values())
         or _is_held_there(failure, marks.cut.get(failure.host))
         or any(
@@ -97,9 +113,21 @@ def _excused(failure: Failure, marks: Marks, bounds: Bounds) -> bool:
 
 
 def _meets(failure: Failure, isolation: Isolation) -> bool:
-    host = failure.target.rpartition(":")[0]
     during = isolation.from_s < failure.at_s and failure.asked_s < isolation.until_s
-    return host == isolation.address and during
+    return _asked(failure) == isolation.address and during
+
+
+def _is_blind(failure: Failure, absence: Absence, bound_s: float) -> bool:
+    """A datagram that nobody could lead elsewhere, to a task that was not there any more."""
+    during = absence.from_s < failure.at_s and failure.asked_s < absence.until_s + bound_s
+    if not during or failure.mode not in _DATAGRAMS or _asked(failure) not in absence.targets:
+        return False
+    return bool(absence.left) if failure.mode in _FRESH else failure.host in absence.left
+
+
+def _asked(failure: Failure) -> str:
+    """The address."""
+    return failure.target.rpartition(":")[0]
 
 
 def _is_held_there(failure: Failure, cut: Cut | None) -> bool:

@@ -21,4 +21,4 @@ GENTLE = Cluster(CLUSTER.nodes, (), mortal=False)
 def test_random_changes_break_nothing(scene: Scene) -> None:
     verdict = Chaos(scene, SEED, GENTLE).run(FOR_S)
     print(verdict.describe())
-    assert not verdict.wrong
+    assert not verdict.wrong, "\n".join(verdict.wrong)

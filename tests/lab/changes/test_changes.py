@@ -15,5 +15,5 @@ from .scene import Scene
 def test_change_under_load(scene: Scene, row: Row) -> None:
     result = measure(scene, row, BUSY)
     print(result.describe())
-    assert not result.beyond
+    assert not result.beyond, result.describe()
     assert result.report.total.ok > 0

@@ -24,12 +24,13 @@ CHECKOUT = Path(__file__).parents[3]
 IMAGE = "ebpfmesh:latest"
 
 _SUITE = "trixie"
-_BASE, _BUILDER = "ebpfmesh-base:trixie", "ebpfmesh-builder:trixie"
+_BASE, _BUILDER = "ebpfmesh-base:trixie-slim", "ebpfmesh-builder:trixie-slim"
 _READY_S, _BUILD_S = 60, 900
 _GROUP = "ebpfmesh-builder"
 
 # As in Debian's own image called slim.
-_LEFT_OUT = ("usr/share/doc/*", "usr/share/man/*", "usr/share/info/*", "usr/share/locale/*")
+_DOCUMENTS, _KEPT = "usr/share/doc", "copyright"
+_LEFT_OUT = ("usr/share/man/*", "usr/share/info/*", "usr/share/locale/*")
 _CACHES = ("var/cache/apt/*", "var/lib/apt/lists/*", "var/log/*", "dev/*", "proc/*", "sys/*")
 
 # The authority that this machine's own way to PyPI is signed by, where it has one.
@@ -77,7 +78,10 @@ class Builder:
         if self.docker("image", "ls", "--quiet", _BASE):
             return
         root = make_root(_SUITE, ())
-        without = [f"--exclude=./{path}" for path in (*_LEFT_OUT, *_CACHES)]
+        documents = (
+            path.relative_to(root) for path in (root / _DOCUMENTS).glob("*/*") if path.name != _KEPT
+        )
+        without = [f"--exclude=./{path}" for path in (*_LEFT_OUT, *documents, *_CACHES)]
         with tempfile.NamedTemporaryFile(suffix=".tar", dir=CACHE) as tar:
             run(["tar", "--directory", str(root), *without, "-cf", tar.name, "."], timeout_s=300)
             self.docker("import", tar.name, _BASE, timeout_s=300)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import takewhile
 
@@ -15,11 +15,11 @@ from ebpfmesh.lab.errors import LabError
 from ...loops import Report, describe
 from .. import acts
 from ..acts import Act
-from ..judge import BUSY, Bounds, Marks, inexcusable
+from ..judge import BUSY, Absence, Bounds, Marks, inexcusable
 from ..scene import PORTS, Scene
 from .invariants import late, miscounted
 from .plan import Cluster, Disturbance, Kind, Step, steps
-from .watch import Watch, connections
+from .watch import Away, Watch, connections
 
 INSIDE = "node4"
 CLUSTER = Cluster(("node1", "node2", "node3", "node4"), cuttable=("node2", "node3"))
@@ -80,21 +80,32 @@ class Chaos:
             planned = steps(self._seed, self._cluster)
             stuck = self._do_all(takewhile(lambda _: time.monotonic() < until_s, planned))
             report = load.stop()
-        after = connections(scene.agents, PORTS)
         wrong = [
             *stuck,
-            *self._broken(report, watch.left_s),
-            *late(report, watch.left_s, self._bounds.left_s, watch.away),
+            *self._broken(report, watch),
+            *late(report, watch.left_s, self._bounds.left_s, [each[1:] for each in watch.away]),
             *watch.falls,
         ]
-        wrong += miscounted(report, after - before)
+        if not stuck:  # or an agent may be gone, and what it counted
+            wrong += miscounted(report, connections(scene.agents, PORTS) - before)
         return Verdict(self._seed, report, wrong, list(scene.timeline), self._steps, watch.nodes)
 
-    def _broken(self, report: Report, left_s: Iterable[str]) -> list[str]:
+    def _broken(self, report: Report, watch: Watch) -> list[str]:
         """Swarm itself ends tasks, too: those that were too many once a node had come back."""
-        self._marks.left.update(left_s)
+        self._marks.left.update(watch.left_s)
+        self._marks.absent.extend(self._absence(away, watch.left_s) for away in watch.away)
         found = inexcusable(report, self._marks, self._bounds)
         return [describe(found, report.began_s)] if found else []
+
+    def _absence(self, away: Away, left_s: Mapping[str, float]) -> Absence:
+        asked = self._scene.vips() if away.node == INSIDE else []
+        bound_s = self._bounds.left_s
+        left = [
+            host
+            for host, at_s in left_s.items()
+            if away.from_s - bound_s < at_s < away.until_s + bound_s
+        ]
+        return Absence(frozenset(asked), frozenset(left), away.from_s, away.until_s)
 
     # --- steps --------------------------------------------------------------------------
 

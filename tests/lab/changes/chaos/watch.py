@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from ebpfmesh.lab.errors import LabError
 from ebpfmesh.lab.lab import Lab
@@ -16,18 +17,25 @@ from ...agents import Agents
 LOOK_S = 0.2
 
 
+class Away(NamedTuple):
+    """From when until when a node's agent did not answer."""
+
+    node: str
+    from_s: float
+    until_s: float
+
+
 class Watch:
     """`left_s` says since when a task was not wanted any more; `falls` where counters fell.
 
-    `nodes` has every task that was ever seen, and its node; `away` from when until when an agent
-    did not answer.
+    `nodes` has every task that was ever seen, and its node; `away` when agents did not answer.
     """
 
     def __init__(self, lab: Lab, agents: Agents, services: Collection[str]) -> None:
         self.left_s: dict[str, float] = {}
         self.falls: list[str] = []
         self.nodes: dict[str, str] = {}
-        self.away: list[tuple[float, float]] = []
+        self.away: list[Away] = []
         self._lab = lab
         self._agents = agents
         self._services = services
@@ -87,7 +95,7 @@ class Watch:
         now_s = time.monotonic()
         if node in self._silent:
             self._silent.remove(node)
-            self.away.append((self._heard_s.get(node, 0.0), now_s))
+            self.away.append(Away(node, self._heard_s.get(node, 0.0), now_s))
         self._heard_s[node] = now_s
 
 
