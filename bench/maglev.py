@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
 from bench.gone import path
 from bench.machine import no_collections
 from bench.plot import Plot
-from bench.result import Figure
+from bench.result import Figure, interleaved
 from bench.store import began, parser, save, say
 from bench.swarm import task_id
-from ebpfmesh.maglev import Table, build_table, permutation, shares
+from ebpfmesh.agent.reconcile import Build
+from ebpfmesh.datapath.filler import Filler
+from ebpfmesh.maglev import Table, build_table, equal_table, permutation, shares
 
 BACKENDS = (10, 100, 1000, 10_000)
 SIZES = (4093, 16381, 65537, 131071)
@@ -34,16 +37,16 @@ def build(backends: list[str], size: int) -> Table:
     return table
 
 
-def build_ms(count: int, size: int, *, warm: bool) -> float:
+def build_ms(by: Build, count: int, size: int, *, warm: bool) -> float:
     """CPU time of one table; `warm`: a change, the other backends' permutations are known."""
-    backends = names(count)
+    backends = tuple(sorted(names(count)))
     permutation.cache_clear()
     if warm:
         for name in backends:
             permutation(name, size)
     with no_collections():
         start = time.process_time()
-        build(backends, size)
+        by(backends, size)
         return (time.process_time() - start) * 1e3
 
 
@@ -55,16 +58,20 @@ def moved(before: Table, after: Table, old: list[str], new: list[str]) -> float:
 
 
 def speed(rounds: int, most: int) -> Iterator[Figure]:
-    """Time to build."""
+    """Time to build: by the kernel, as an agent does, and by Python alone, in turns."""
+    builders: dict[str, Build] = {"kernel": Filler().table, "Python": equal_table}
     for size in SIZES:
         for count in (n for n in BACKENDS if n <= most):
             for kind in ("first", "again"):
-                rounds_ms = tuple(
-                    build_ms(count, size, warm=kind == "again") for _ in range(rounds)
-                )
-                params = {"backends": count, "slots": size, "permutations": kind}
-                target = TARGETS.get((count, size)) if kind == "again" else None
-                yield Figure("build", "ms of CPU", rounds_ms, params, at_most=target)
+                sides = {
+                    name: partial(build_ms, by, count, size, warm=kind == "again")
+                    for name, by in builders.items()
+                }
+                for name, found in interleaved(sides, rounds).items():
+                    params = {"backends": count, "slots": size, "permutations": kind, "by": name}
+                    wanted = name == "kernel" and kind == "again"
+                    target = TARGETS.get((count, size)) if wanted else None
+                    yield Figure("build", "ms of CPU", found, params, at_most=target)
 
 
 def evenness(most: int) -> Iterator[Figure]:
@@ -91,7 +98,7 @@ PLOTS = (
         "build",
         x="slots",
         lines="backends",
-        where={"permutations": "again"},
+        where={"permutations": "again", "by": "kernel"},
         log=True,
     ),
 )

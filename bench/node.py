@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,6 +18,7 @@ import structlog
 
 from ebpfmesh.agent.reconcile import Reconciler
 from ebpfmesh.datapath.attach import Attached, Attacher, XdpPolicy
+from ebpfmesh.datapath.filler import Builder
 from ebpfmesh.datapath.loader import Module
 from ebpfmesh.datapath.maps import Maps, address_to_int
 from ebpfmesh.datapath.objects import load_object
@@ -91,6 +93,11 @@ def bench_nodes(count: int, vtep: str, **defines: int) -> Iterator[tuple[BenchNo
         yield tuple(nodes)
 
 
+@cache
+def _builder() -> Builder:
+    return Builder()
+
+
 def reconciler_of(module: Module) -> Reconciler:
     """A reconciler that fills the maps as an agent's does."""
     ids = Ids(
@@ -98,4 +105,4 @@ def reconciler_of(module: Module) -> Reconciler:
         max_services=module.table("pools").max_entries,
         max_backends=module.table("backends").max_entries,
     )
-    return Reconciler(Maps(module), Nowhere(module, XdpPolicy.OFF), ids)
+    return Reconciler(Maps(module), Nowhere(module, XdpPolicy.OFF), ids, build=_builder())

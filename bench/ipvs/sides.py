@@ -36,7 +36,8 @@ from ebpfmesh.datapath.links import Hook, links_of
 from ebpfmesh.datapath.loader import Module
 from ebpfmesh.datapath.objects import load_object
 from ebpfmesh.model import Attachment
-from tests.bpf.world import TABLE_SIZE, Task, World
+from tests.bpf.net import NODE_A
+from tests.bpf.world import TABLE_SIZE, Task, World, be32
 
 _MARK = 256  # Swarm's first
 _FIRST_VNI = 4097
@@ -92,7 +93,9 @@ class Sides:
         """The maps of ebpfmesh, of all its networks."""
         with tempfile.TemporaryDirectory() as cache:
             made = load_object(Path(os.environ.get("EBPFMESH_OBJECT_DIR") or cache))
-        return World(Module(made, {"MAGLEV_SIZE": TABLE_SIZE}, self._pins))
+        return World(
+            Module(made, {"MAGLEV_SIZE": TABLE_SIZE, "NODE_VTEP": be32(NODE_A)}, self._pins)
+        )
 
 
 def _indexes(network: Network) -> dict[str, int]:
