@@ -174,17 +174,17 @@ test-deploy: need-root $(STAMP) ## The image in a stack on the lab's Swarm (root
 	@scripts/setup-roots.sh
 	$(ROOT_PYTEST) --timeout 1800 -o python_files=deployed.py tests/lab/deploy
 
-# ENGINE=sid tests with that one only.
+# ENGINE=sid tests with that one only; TESTS="tests/lab/test_vip.py ..." runs these only.
 .PHONY: test-engines
 test-engines: need-root $(STAMP) ## Lab tests on Docker Engine 20.10, 26.1, 28.5 (root; slow)
 	@scripts/setup-roots.sh
 	cd tests && PYTHONDONTWRITEBYTECODE=1 ../$(BIN)/python -m lab.engines \
-		$(addprefix --engine=,$(ENGINE))
+		$(addprefix --engine=,$(ENGINE)) $(TESTS)
 
 .PHONY: sbom
-sbom: $(STAMP) ## build/sbom.json: what the image is made of; with IMAGE=NAME its Debian packages too
+sbom: $(STAMP) ## build/sbom.json: what the image is made of; with IMAGE=NAME (or archive) its Debian packages
 	mkdir -p build
-	$(BIN)/python scripts/sbom.py $(if $(filter command line,$(origin IMAGE)),$(IMAGE)) >build/sbom.json
+	$(BIN)/python -m scripts.sbom $(if $(filter command line,$(origin IMAGE)),$(IMAGE)) >build/sbom.json
 
 BENCH_STAMP := $(VENV)/.installed-bench
 
