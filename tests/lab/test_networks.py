@@ -79,11 +79,16 @@ def test_a_vip_is_served_from_the_first_packet_of_a_new_task(world: World) -> No
             return len(asked(world, task)) == 20
 
         assert wait_until(done, TIMEOUT_S, 0.2)
-        assert asked(world, task) == ["1 0"] * 20, "answers, segments sent again until then"
+        assert asked(world, task) == ["1 0"] * 20, "answers, SYNs sent again until then"
 
 
-# Prints how many segments of TCP a container has sent again.
-SENT_AGAIN = "awk '/^Tcp: [0-9]/ { print $13 }' /proc/net/snmp"
+# Prints how many SYNs a container has sent again. A SYN waits a second for its answer. What else TCP
+# sends again tells nothing: a tail loss probe waits for a few milliseconds, which a busy machine takes
+# without losing a packet.
+SENT_AGAIN = (
+    "awk '/^TcpExt/ { if (n) print $n; for (i = 1; i <= NF; i++) if ($i == \"TCPSynRetrans\") n = i }'"
+    " /proc/net/netstat"
+)
 
 
 def asked(world: World, task: Task) -> list[str]:
@@ -93,7 +98,7 @@ def asked(world: World, task: Task) -> list[str]:
 ONE_SHOTS = 10
 
 
-def test_one_shot_containers_lose_no_packet(world: World) -> None:
+def test_one_shot_containers_lose_no_first_packet(world: World) -> None:
     """Each asks the VIP first of all, and ends."""
     network = world.network("eg1", "--attachable")
     world.service("vote", replicas=2, networks=[network], options=on("node1"))
@@ -101,7 +106,7 @@ def test_one_shot_containers_lose_no_packet(world: World) -> None:
         world.container(node, "other", f"--network={network}")
     world.wait_ready("vote", 2, *world.agents.nodes)
     vip = world.vip("vote", network)
-    ask = rf"printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 10 {vip} 80; cat /proc/net/snmp"
+    ask = rf"printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 10 {vip} 80; echo; {SENT_AGAIN}"
 
     def one_shots(node: str) -> list[str]:
         return [one_shot(world, node, network, ask) for _ in range(ONE_SHOTS)]
@@ -110,8 +115,7 @@ def test_one_shot_containers_lose_no_packet(world: World) -> None:
         outputs = list(executor.map(one_shots, world.agents.nodes))
     for output in chain.from_iterable(outputs):
         assert '"host"' in output, output
-        names, numbers = (line.split() for line in output.splitlines() if line[:4] == "Tcp:")
-        assert dict(zip(names, numbers, strict=True))["RetransSegs"] == "0", output
+        assert output.splitlines()[-1] == "0", output
 
 
 def test_a_network_comes_back_at_once(world: World) -> None:
