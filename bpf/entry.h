@@ -73,12 +73,21 @@ static __always_inline __u16 entry_next(const struct packet *p, __u16 flags)
 	return is_syn(p) ? next : next | FLOW_ESTABLISHED;
 }
 
-/* As with flows, what is not established only pushes out its like: see flow_table.h. */
-static __always_inline void entry_move(struct flow_key *key, const struct entry *entry)
+/* As with flows, what is not established only pushes out its like: see flow_table.h. Nothing is
+ * moved that another CPU has moved already: see flow_move().
+ */
+static __always_inline void entry_move(struct flow_key *key, const struct entry *entry, __u16 flags,
+				       __u64 now)
 {
 	struct entry copy = *entry;
+	struct entry *there = flags & FLOW_ESTABLISHED ? transient_entries.lookup(key) :
+							 entries.lookup(key);
 
-	if (copy.flags & FLOW_ESTABLISHED) {
+	if (there != entry)
+		return;
+	copy.flags = flags;
+	copy.seen_ns = now;
+	if (flags & FLOW_ESTABLISHED) {
 		entries.update(key, &copy);
 		count_move();
 		transient_entries.delete(key);
@@ -100,10 +109,12 @@ static __always_inline void entry_track(const struct packet *p, struct flow_key 
 	now = ask_clock();
 	if (flags == before && now - entry->seen_ns < FLOW_TOUCH_NS)
 		return;
+	if ((flags ^ before) & FLOW_ESTABLISHED) {
+		entry_move(key, entry, flags, now);
+		return;
+	}
 	entry->flags = flags;
 	entry->seen_ns = now;
-	if ((flags ^ before) & FLOW_ESTABLISHED)
-		entry_move(key, entry);
 }
 
 /* The backend of a flow, if it may have this packet. A connection whose backend has gone may have

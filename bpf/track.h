@@ -14,23 +14,30 @@ static __always_inline enum direction opposite(enum direction dir)
 /* Both directions go into the maps that their new flags name. They are there before they leave the
  * old ones: a packet on another CPU finds them at any time (flow_find()). Returns the entry at its
  * new place.
+ *
+ * `copy` was made of `flow` before that is looked for once more: the LRU gives away at once what is
+ * taken out, and another CPU may have moved this flow meanwhile, and then have noted another one
+ * there. Then nothing is moved.
  */
 static __always_inline struct flow *flow_move(struct flow_key *key, struct flow_key *twin,
-					      struct flow *flow, enum direction dir)
+					      struct flow *copy, struct flow *flow,
+					      enum direction dir, __u16 before)
 {
-	struct flow copy = *flow;
 	struct flow *moved;
+	__u16 flags = copy->flags;
 
-	keep(key, &copy, dir);
-	moved = kept_under(key, dir, copy.flags);
-	copy.to = reversed(&key->t);
-	if (key->vni)
-		copy.ifindex = 0; /* who sends under the twin has not been judged */
-	keep(twin, &copy, opposite(dir));
-	if (copy.flags & FLOW_ESTABLISHED)
-		count_move();
-	drop_from_other(key, dir, copy.flags);
-	drop_from_other(twin, opposite(dir), copy.flags);
+	if (kept_under(key, dir, before) == flow) {
+		keep(key, copy, dir);
+		copy->to = reversed(&key->t);
+		if (key->vni)
+			copy->ifindex = 0; /* who sends under the twin has not been judged */
+		keep(twin, copy, opposite(dir));
+		if (flags & FLOW_ESTABLISHED)
+			count_move();
+		drop_from_other(key, dir, flags);
+		drop_from_other(twin, opposite(dir), flags);
+	}
+	moved = kept_under(key, dir, flags);
 	return moved ? moved : flow;
 }
 
@@ -56,9 +63,10 @@ static __always_inline struct flow *flow_track(const struct packet *p, struct fl
 					       struct flow *flow, enum direction dir)
 {
 	__u16 before = flow->flags, flags = flow_next(p, before, dir);
+	bool moves = (flags ^ before) & FLOW_ESTABLISHED;
 	struct tuple back = reversed(&key->t);
 	struct flow_key other;
-	struct flow *twin;
+	struct flow *twin, copy;
 	__u64 now;
 
 	live_track(flow->backend, before, flags);
@@ -67,16 +75,21 @@ static __always_inline struct flow *flow_track(const struct packet *p, struct fl
 	now = ask_clock();
 	if (flags == before && now - flow->seen_ns < FLOW_TOUCH_NS)
 		return flow;
-	flow->flags = flags;
-	flow->seen_ns = now;
+	copy = *flow;
+	copy.flags = flags;
+	copy.seen_ns = now;
+	if (!moves) {
+		flow->flags = flags;
+		flow->seen_ns = now;
+	}
 	if (flags != before)
 		flow_changed(key);
 	other = twin_key(key, &flow->to);
 	twin = kept_under(&other, opposite(dir), before);
 	if (flow_displaced(&other, &back, opposite(dir), before, twin))
 		return dir == TO_BACKEND ? NULL : flow;
-	if (!twin || (flags ^ before) & FLOW_ESTABLISHED)
-		return flow_move(key, &other, flow, dir);
+	if (!twin || moves)
+		return flow_move(key, &other, &copy, flow, dir, before);
 	twin->flags |= flags;
 	twin->seen_ns = now;
 	if (flags != before)
