@@ -80,14 +80,16 @@ class Chaos:
             planned = steps(self._seed, self._cluster)
             stuck = self._do_all(takewhile(lambda _: time.monotonic() < until_s, planned))
             report = load.stop()
+            # While the clients' node still has their network: with that, what it counted goes.
+            counted = None if stuck else connections(scene.agents, PORTS) - before
         wrong = [
             *stuck,
             *self._broken(report, watch),
             *late(report, watch.left_s, self._bounds.left_s, [each[1:] for each in watch.away]),
             *watch.falls,
         ]
-        if not stuck:  # or an agent may be gone, and what it counted
-            wrong += miscounted(report, connections(scene.agents, PORTS) - before)
+        if counted is not None:  # or an agent may be gone, and what it counted
+            wrong += miscounted(report, counted)
         return Verdict(self._seed, report, wrong, list(scene.timeline), self._steps, watch.nodes)
 
     def _broken(self, report: Report, watch: Watch) -> list[str]:
