@@ -191,9 +191,13 @@ class Loops(Script):
         clients: int = 32,
         held: int = 0,
         pause_ms: int = 100,
+        timeout_s: float = 5.0,
     ) -> Iterator[Running]:
-        how = [f"--modes={','.join(modes)}", f"--clients={clients}", f"--held={held}"]
-        with self._popen(place, "run", *targets, *how, f"--pause-ms={pause_ms}") as process:
+        how = [
+            *(f"--modes={','.join(modes)}", f"--clients={clients}", f"--held={held}"),
+            *(f"--pause-ms={pause_ms}", f"--timeout-s={timeout_s}"),
+        ]
+        with self._popen(place, "run", *targets, *how) as process:
             try:
                 yield Running(process)
             finally:

@@ -82,13 +82,12 @@ def test_a_vip_is_served_from_the_first_packet_of_a_new_task(world: World) -> No
         assert asked(world, task) == ["1 0"] * 20, "answers, SYNs sent again until then"
 
 
-# Prints how many SYNs a container has sent again. A SYN waits a second for its answer. What else TCP
-# sends again tells nothing: a tail loss probe waits for a few milliseconds, which a busy machine takes
-# without losing a packet.
-SENT_AGAIN = (
-    "awk '/^TcpExt/ { if (n) print $n; for (i = 1; i <= NF; i++) if ($i == \"TCPSynRetrans\") n = i }'"
-    " /proc/net/netstat"
-)
+# Prints how many SYNs a container has sent again. A SYN waits a second for its answer. What else
+# TCP sends again tells nothing: a tail loss probe waits for a few milliseconds, which a busy
+# machine takes without losing a packet.
+SENT_AGAIN = """awk '
+/^TcpExt/ { if (n) print $n; for (i = 1; i <= NF; i++) if ($i == "TCPSynRetrans") n = i }
+' /proc/net/netstat"""
 
 
 def asked(world: World, task: Task) -> list[str]:

@@ -16,15 +16,17 @@ from ..loops import End, Failure, Report
 class Bounds(msgspec.Struct, frozen=True):
     """After how long nobody asks a task any more, or gives it a new flow.
 
-    One whose process was killed, whose node was cut off, that has left as it should.
+    One whose process was killed, whose node was cut off, that has left as it should. `answer_s`:
+    after how long a request that nobody has answered is lost.
     """
 
     kill_s: float = 0.05
     cut_s: float = 3.0
     left_s: float = 1.0
+    answer_s: float = 5.0
 
 
-BUSY = Bounds(kill_s=5.0, cut_s=10.0, left_s=5.0)
+BUSY = Bounds(kill_s=5.0, cut_s=10.0, left_s=5.0, answer_s=10.0)
 """For machines that have other things to do: what takes longer is lost, not late."""
 
 _FRESH = frozenset({"once", "udp"})

@@ -53,7 +53,13 @@ class Result(NamedTuple):
 
 def measure(scene: Scene, row: Row, bounds: Bounds) -> Result:
     scene.timeline.clear()
-    with scene.load(row.inside, services=row.services, modes=row.modes, held=row.held) as load:
+    with scene.load(
+        row.inside,
+        services=row.services,
+        modes=row.modes,
+        held=row.held,
+        timeout_s=bounds.answer_s,
+    ) as load:
         time.sleep(BEFORE_S)
         marks = row.act(scene)
         scene.note("over")

@@ -133,6 +133,7 @@ class Scene:
         services: Sequence[str] = (SERVICE,),
         modes: Sequence[str] = MODES,
         held: int = 0,
+        timeout_s: float,
     ) -> Iterator[Load]:
         """Clients of each mode by every node's port, and as many by the VIP on these nodes."""
         vips = [f"{self.world.vip(service, NETWORK)}:80" for service in services]
@@ -144,12 +145,17 @@ class Scene:
             for service in services:
                 self.agents.wait_ready(service, NETWORK, self.replicas, inside)
             outside = self._loops.running(
-                CLIENT, *mesh, modes=modes, clients=CLIENTS, held=held // 2
+                CLIENT, *mesh, modes=modes, clients=CLIENTS, held=held // 2, timeout_s=timeout_s
             )
             share = max(1, len(places))
             loops = [
                 self._loops.running(
-                    place, *vips, modes=modes, clients=CLIENTS // share, held=held // 2 // share
+                    place,
+                    *vips,
+                    modes=modes,
+                    clients=CLIENTS // share,
+                    held=held // 2 // share,
+                    timeout_s=timeout_s,
                 )
                 for place in places
             ]

@@ -75,7 +75,10 @@ class Chaos:
         scene.timeline.clear()
         before = connections(scene.agents, PORTS)
         watch = Watch(scene.lab, scene.agents, PORTS)
-        with scene.load([INSIDE], services=list(PORTS), held=HELD) as load, watch.running():
+        loaded = scene.load(
+            [INSIDE], services=list(PORTS), held=HELD, timeout_s=self._bounds.answer_s
+        )
+        with loaded as load, watch.running():
             until_s = time.monotonic() + for_s
             planned = steps(self._seed, self._cluster)
             stuck = self._do_all(takewhile(lambda _: time.monotonic() < until_s, planned))
