@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,7 @@ class Maps:
         self._module = module
         self._tables = Tables(module)
         self.maglev_size = self._tables.slots
+        self._avoiding = Lock()  # of a value that is read, changed and written
 
     # -- frontends ------------------------------------------------------------------------
 
@@ -250,14 +252,15 @@ class Maps:
         """Gives a backend no new flows until then, in seconds of CLOCK_MONOTONIC.
 
         The value is that of all backends: what programs write meanwhile may be lost, and is
-        written again when another connection goes unanswered.
+        written again when another connection goes unanswered. Threads take turns.
         """
         table = self._module.table("avoided")
-        leaf = table[ctypes.c_uint32(0)]
-        slot = backend_id % len(leaf.until_s)
-        if leaf.until_s[slot] != until_s:
-            leaf.until_s[slot] = until_s
-            self._update("avoided", ctypes.c_uint32(0), leaf)
+        with self._avoiding:
+            leaf = table[ctypes.c_uint32(0)]
+            slot = backend_id % len(leaf.until_s)
+            if leaf.until_s[slot] != until_s:
+                leaf.until_s[slot] = until_s
+                self._update("avoided", ctypes.c_uint32(0), leaf)
 
     def avoided(self, now_s: float) -> frozenset[int]:
         """Ids of the backends that get no new flows on this node for a while.
