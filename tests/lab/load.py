@@ -215,7 +215,7 @@ class Pairs:
         else:
             self.socket.sendto(datagram, self.to)
         self.bytes_out += len(datagram)
-        while select.select([self.socket], [], [], TIMEOUT_S / 5)[0]:
+        while select.select([self.socket], [], [], TIMEOUT_S)[0]:
             try:
                 data, sender = self.socket.recvfrom(CHUNK)
             except ConnectionRefusedError:

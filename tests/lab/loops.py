@@ -191,7 +191,7 @@ class Loops(Script):
         clients: int = 32,
         held: int = 0,
         pause_ms: int = 100,
-        timeout_s: float = 5.0,
+        timeout_s: float,
     ) -> Iterator[Running]:
         how = [
             *(f"--modes={','.join(modes)}", f"--clients={clients}", f"--held={held}"),

@@ -20,6 +20,7 @@ import pytest
 from ebpfmesh.lab.lab import Node
 from ebpfmesh.lab.processes import wait_until
 
+from .changes.judge import BUSY
 from .conftest import Session, world_in
 from .loops import Loops
 from .traffic import CLIENT, Held
@@ -142,7 +143,9 @@ def test_datagrams_find_another_task_though_no_agent_says_that_theirs_has_ended(
     node1 = world.lab.node("node1").address
     world.lab.kill_agent("node1")
     loops, modes = Loops(world.lab), ("udp", "udp-kept")
-    with loops.running(CLIENT, f"{node1}:8080", modes=modes, clients=32, pause_ms=1500) as load:
+    with loops.running(
+        CLIENT, f"{node1}:8080", modes=modes, clients=32, pause_ms=1500, timeout_s=BUSY.answer_s
+    ) as load:
         world.lab.docker("node1", "rm", "--force", victim.container)
         world.wait_replaced("vote", {victim.host}, 2)
         total = load.stop().total

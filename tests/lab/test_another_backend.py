@@ -17,7 +17,7 @@ from .traffic import CLIENT, Place
 from .world import INGRESS, Task, World, on
 
 TIMEOUT_S = 60
-COUNT = 6  # to each target
+COUNT = 12  # to each target: some of them choose the silent task
 LINKS_DOWN = (
     "for link in $(ip -o link | grep -o 'eth[0-9]*' | sort -u); do ip link set $link down; done"
 )

@@ -8,7 +8,7 @@ import pytest
 from .traffic import CLIENT
 from .world import World
 
-SLOW = ("--listen-delay-ms", "700")
+SLOW = ("--listen-delay-ms", "400")
 
 
 @pytest.mark.parametrize("order", ["start-first", "stop-first"])

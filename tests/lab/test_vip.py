@@ -39,7 +39,7 @@ def test_the_name_is_the_vip_and_both_tasks_answer(world: World, overlay: Overla
     assert found.stdout.split() == [overlay.vip]
     url = ["curl", "--silent", "--fail", "http://vote/"]
     answers = [
-        world.lab.container_run(client.node, client.container, url).stdout for _ in range(10)
+        world.lab.container_run(client.node, client.container, url).stdout for _ in range(25)
     ]
     for task in overlay.tasks:
         assert any(task.host in answer for answer in answers)
