@@ -194,6 +194,21 @@ def test_kept_connections_and_datagrams_are_answered_for_a_while_yet(
         kept.close()
 
 
+def test_a_connection_that_rests_is_told_before_it_ends(program: Path, port: int) -> None:
+    """The server ends once nobody is left to be told."""
+    ports = ["--http", str(port), "--linger-ms", "1", "--idle-ms", "3600000"]
+    with subprocess.Popen([program, *ports]) as process:
+        wait_for(port)
+        kept = connect(port)
+        process.send_signal(signal.SIGTERM)
+        wait_refused(port)
+        time.sleep(0.1)  # the linger is over
+        kept.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert b"Connection: close" in b"".join(iter(lambda: kept.recv(4096), b""))
+        assert process.wait(timeout=10) == 0
+        kept.close()
+
+
 def wait_refused(port: int) -> None:
     for _ in range(200):
         try:

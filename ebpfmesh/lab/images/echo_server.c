@@ -3,6 +3,7 @@
  * The lab's backend: says who answered, and whom it saw as its peer.
  *
  *   echo-server [--http PORT]... [--udp PORT]... [--listen-delay-ms N] [--linger-ms N]
+ *               [--idle-ms N]
  *   echo-server check [--http PORT]     exit 0 if GET /healthz answers 200
  *
  *   GET  /            one line of JSON: host, peer, local, protocol
@@ -15,7 +16,8 @@
  * SIGTERM closes the listeners, lets every request in flight finish, and exits. For
  * --linger-ms before that, kept connections and datagrams are still answered, the
  * former for a last time, with "Connection: close": a server that closes them between
- * two requests may cross the next one on its way.
+ * two requests may cross the next one on its way. It goes on for up to --idle-ms more
+ * while there are connections that have not been asked in that time.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -103,9 +105,9 @@ struct ports {
 
 static int epoll_fd;
 static bool stopping;
-static int linger_ms;
-static int64_t closing_at_ms; /* once stopping */
-static bool closing;          /* kept connections and datagrams are not served any more */
+static int linger_ms, idle_ms;
+static int64_t lingers_until_ms, closing_at_ms; /* once stopping */
+static bool closing; /* kept connections and datagrams are not served any more */
 static struct source listeners[2 * MAX_PORTS];
 static size_t listener_count;
 static struct conn *conns;
@@ -597,7 +599,8 @@ static void close_sources(enum kind kind)
 static void stop(void)
 {
 	stopping = true;
-	closing_at_ms = now_ms() + linger_ms;
+	lingers_until_ms = now_ms() + linger_ms;
+	closing_at_ms = lingers_until_ms + idle_ms;
 	for (size_t i = 0; i < listener_count; i++)
 		while (listeners[i].kind == KIND_LISTENER && serve_listener(listeners[i].fd))
 			;
@@ -679,7 +682,7 @@ static void serve_event(struct epoll_event *event)
 
 static int patience_ms(void)
 {
-	int64_t left = closing_at_ms - now_ms();
+	int64_t left = (conns ? closing_at_ms : lingers_until_ms) - now_ms();
 
 	if (!stopping || closing)
 		return -1;
@@ -738,7 +741,8 @@ static int check(uint16_t port)
 static void usage(void)
 {
 	fprintf(stderr, "usage: echo-server [check] [--http PORT]... "
-			"[--udp PORT]... [--listen-delay-ms N] [--linger-ms N]\n");
+			"[--udp PORT]... [--listen-delay-ms N] [--linger-ms N] "
+			"[--idle-ms N]\n");
 	exit(2);
 }
 
@@ -776,6 +780,8 @@ int main(int argc, char **argv)
 			delay_ms = number(argv[i + 1], INT32_MAX);
 		else if (!strcmp(argv[i], "--linger-ms"))
 			linger_ms = number(argv[i + 1], INT32_MAX);
+		else if (!strcmp(argv[i], "--idle-ms"))
+			idle_ms = number(argv[i + 1], INT32_MAX);
 		else
 			usage();
 	}
