@@ -79,7 +79,7 @@ def test_syn_that_comes_again_goes_to_another_backend(node: Node, web: Service) 
 
 def test_duplicate_keeps_its_backend(node: Node, web: Service) -> None:
     first = ask(node)
-    later(node, 0.3)
+    later(node, 0.1)
     assert ask(node) == first
     assert node.reasons() == {}
 
@@ -266,7 +266,7 @@ def test_entry_node_sends_it_to_another(node: Node) -> None:
     published(node)
     first, attempt = enter(node)
     assert attempt == 0
-    later(node, 0.3)
+    later(node, 0.1)
     assert enter(node) == (first, 0)
     later(node)
     second, attempt = enter(node)

@@ -42,12 +42,13 @@ VIP = "198.51.100.77"  # on the link of nic1, where nobody has it
 CLIENT = "10.0.1.7"  # the container's own address on the network
 TASKS = ["127.0.1.1", "127.0.1.2", "127.0.1.3"]
 NO_ANSWER = "timed out"
+PATIENT_S, QUICK_S = 10, 0.3  # with who shall answer, and with who shall not
 
 _CONNECT = """
 for _ in range({count}):
     try:
         with socket.socket(socket.{family}, socket.{kind}) as s:
-            s.settimeout(0.3)
+            s.settimeout({patience_s})
             {before}
             s.connect(({address!r}, {port}))
             s.send(b'hello')
@@ -58,7 +59,7 @@ for _ in range({count}):
 
 _SEND = """
 with socket.socket(socket.{family}, socket.SOCK_DGRAM) as s:
-    s.settimeout(0.3)
+    s.settimeout({patience_s})
     for _ in range({count}):
         try:
             s.sendto(b'hello', ({address!r}, {port}))
@@ -75,14 +76,25 @@ def connect(
     kind: str = "SOCK_STREAM",
     family: str = "AF_INET",
     before: str = "",
+    patience_s: float = PATIENT_S,
 ) -> str:
     return _CONNECT.format(
-        address=address, port=PORT, count=count, kind=kind, family=family, before=before
+        address=address,
+        port=PORT,
+        count=count,
+        kind=kind,
+        family=family,
+        before=before,
+        patience_s=patience_s,
     )
 
 
-def send(address: str = VIP, count: int = 1, family: str = "AF_INET") -> str:
-    return _SEND.format(address=address, port=PORT, count=count, family=family)
+def send(
+    address: str = VIP, count: int = 1, family: str = "AF_INET", patience_s: float = PATIENT_S
+) -> str:
+    return _SEND.format(
+        address=address, port=PORT, count=count, family=family, patience_s=patience_s
+    )
 
 
 def answers(said: str) -> Tally[str]:
@@ -199,7 +211,7 @@ def test_avoided_task_gets_none(own: Node, web: Service, containers: Processes) 
 
 
 _KEEP = f"""
-with socket.create_connection(({VIP!r}, {PORT}), 1) as s:
+with socket.create_connection(({VIP!r}, {PORT}), 10) as s:
     print('connected', flush=True)
     input()
     s.send(b'hello')
@@ -240,7 +252,7 @@ def test_each_socket_has_its_turn(web: Service, containers: Processes) -> None:
 
 _ASK_TWICE = f"""
 with socket.socket(type=socket.SOCK_DGRAM) as s:
-    s.settimeout(1)
+    s.settimeout(10)
     for turn in 'ab':
         s.sendto(b'hello', ({VIP!r}, {PORT}))
         print(s.recvfrom(99)[0].decode(), flush=True)
@@ -293,7 +305,11 @@ def test_what_begins_is_told_once(own: Node, web: Service, containers: Processes
 # --- what is left to the programs at the link
 
 
-either_way = pytest.mark.parametrize("script", [connect(), send()], ids=["connects", "sends"])
+either_way = pytest.mark.parametrize(
+    "script",
+    [connect(patience_s=QUICK_S), send(patience_s=QUICK_S)],
+    ids=["connects", "sends"],
+)
 
 
 @either_way
@@ -349,10 +365,10 @@ def test_what_begins_while_nothing_may(
 @pytest.mark.parametrize(
     "script",
     [
-        connect(kind="SOCK_DGRAM"),
-        connect(before="s.bind(('0.0.0.0', 0))"),
-        connect(f"::ffff:{VIP}", family="AF_INET6"),
-        send(f"::ffff:{VIP}", family="AF_INET6"),
+        connect(kind="SOCK_DGRAM", patience_s=QUICK_S),
+        connect(before="s.bind(('0.0.0.0', 0))", patience_s=QUICK_S),
+        connect(f"::ffff:{VIP}", family="AF_INET6", patience_s=QUICK_S),
+        send(f"::ffff:{VIP}", family="AF_INET6", patience_s=QUICK_S),
     ],
     ids=["connected datagrams", "a port of its own", "mapped address", "mapped datagram"],
 )
@@ -382,7 +398,8 @@ def test_later_agent_may_want_the_programs_or_not(
         later = Module(programs, sock_constants, sock_pins)
         attach_socket_programs(later, str(containers.cgroup), sock_pins, wanted)
         later.close()
-        assert (containers.run(connect()) == NO_ANSWER) is (wanted is HOST_PROGRAMS)
+        asks = connect(patience_s=QUICK_S if wanted is HOST_PROGRAMS else PATIENT_S)
+        assert (containers.run(asks) == NO_ANSWER) is (wanted is HOST_PROGRAMS)
         pinned = {path.name for path in sock_pins.iterdir()}
         assert pinned & SOCKET_PROGRAMS.keys() == wanted.keys()
 

@@ -97,6 +97,7 @@ class Agents:
         nodes: Iterable[str] | None = None,
         *,
         alone: bool = True,
+        within_s: float = READY_TIMEOUT_S,
     ) -> None:
         """Wait until these nodes' maps hold so many ready backends, and no others if `alone`.
 
@@ -116,7 +117,7 @@ class Agents:
                     return False
                 return found.total == count or not alone
 
-            assert wait_until(ready, READY_TIMEOUT_S, 0.1), f"{node} has {seen}, not {count}"
+            assert wait_until(ready, within_s, 0.1), f"{node} has {seen}, not {count}"
 
     def wait_gone(self, names: Iterable[str]) -> None:
         """Wait until no node knows of these services any more."""

@@ -24,6 +24,7 @@ NETWORK = "198.51.100.0/24"
 ROUTER = "198.51.100.1"
 ADDRESS = "198.51.100.2"
 LINK = "station"
+TIMEOUT_S = 60
 
 
 @contextmanager
@@ -32,12 +33,12 @@ def station_at(lab: Lab, where: str) -> Iterator[Station]:
     with lab.popen(where, ["unshare", "--net", "sleep", "infinity"]) as process:
         try:
             place = Place(where, process.pid)
-            assert wait_until(lambda: _is_apart(lab, place), 10)
+            assert wait_until(lambda: _is_apart(lab, place), TIMEOUT_S)
             _lay_cable(lab, place)
             yield Station(place)
         finally:
             process.kill()
-    assert wait_until(lambda: LINK not in links(lab, where), 10)
+    assert wait_until(lambda: LINK not in links(lab, where), TIMEOUT_S)
 
 
 def _is_apart(lab: Lab, place: Place) -> bool:

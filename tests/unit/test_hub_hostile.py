@@ -37,6 +37,7 @@ from tests.unit.test_hub_wire import (
     LOOPBACK,
     PATIENCE_S,
     QUICK,
+    QUICKLY_SILENT,
     agent_of,
     background,
     bare_context,
@@ -230,7 +231,7 @@ async def test_one_node_does_not_take_the_others_places(authority: Authority) ->
     ],
 )
 async def test_long_names_get_nowhere(authority: Authority, said: list[FromAgent]) -> None:
-    async with hub_of(authority.issue("n1"), mesh(1), QUICK) as hub:
+    async with hub_of(authority.issue("n1"), mesh(1), QUICKLY_SILENT) as hub:
         with capture_logs() as logs:
             answers = await talk(hub, bare_context(authority.issue("n2")), *said)
         assert hub.reports == {}
@@ -246,7 +247,7 @@ async def test_long_names_get_nowhere(authority: Authority, said: list[FromAgent
 async def test_no_agent_tells_a_hub_the_swarms_state(authority: Authority) -> None:
     """Be it a manager's: a hub asks the Swarm itself, and nobody else."""
     forged = encode(Full(MeshState(version=1 << 60)), MAX_FROM_HUB)
-    async with hub_of(authority.issue("n1"), mesh(1), QUICK) as hub:
+    async with hub_of(authority.issue("n1"), mesh(1), QUICKLY_SILENT) as hub:
         with capture_logs() as logs:
             for home in (authority.issue("n2", WORKER), authority.issue("n2")):
                 hello = Hello(1, "n2")

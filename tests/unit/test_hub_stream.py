@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -14,7 +15,7 @@ from ebpfmesh.hub.errors import PeerSilent
 from ebpfmesh.hub.stream import CHUNK, MessageStream
 
 LONG = bytes(64 * CHUNK)
-SILENCE_S = 0.5
+SILENCE_S = 2.0
 ROOM = 4 * CHUNK
 
 
@@ -56,10 +57,27 @@ async def hear(stream: MessageStream[bytes]) -> None:
 async def test_who_takes_a_long_message_slowly_is_neither_silent_nor_too_slow() -> None:
     async with connection() as (stream, peer):
         hearing = asyncio.create_task(hear(stream))
-        taking = asyncio.create_task(take(peer, len(LONG), SILENCE_S / 16))
+        taking = asyncio.create_task(take(peer, len(LONG), SILENCE_S / 40))
         await stream.send(LONG, within_s=SILENCE_S)
         assert not hearing.done()
         await taking
+        with pytest.raises(PeerSilent, match="was silent"):
+            await hearing
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("spoken", [True, False])
+async def test_who_speaks_while_we_pause_is_not_silent(spoken: bool) -> None:
+    """Nor is one of whom nothing can have been heard."""
+    async with connection() as (stream, peer):
+        hearing = asyncio.create_task(hear(stream))
+        await asyncio.sleep(SILENCE_S / 4)
+        if spoken:
+            peer.send(bytes(1))
+        time.sleep(SILENCE_S if spoken else 2 * SILENCE_S)  # noqa: ASYNC251 - all of us pauses
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not hearing.done()
         with pytest.raises(PeerSilent, match="was silent"):
             await hearing
 

@@ -47,6 +47,7 @@ KILLED = Marks(killed={"dead": Death(AT_S, AT_S)})
         failure(AFTER, host="other", stage="connect"),
         failure(AFTER, host="other", mode="once"),
         failure(AFTER, host="other", mode="udp", took_s=5.0),
+        failure(LATE, mode="hold"),
     ],
 )
 def test_what_was_in_flight_at_a_killed_task(excused: Failure) -> None:
@@ -57,6 +58,7 @@ def test_what_was_in_flight_at_a_killed_task(excused: Failure) -> None:
     "told",
     [
         failure(LATE),
+        failure(LATE, mode="hold", host="other"),
         failure(LATE, stage="connect"),
         failure(BEFORE, took_s=0.001),  # over before it was killed
         failure(AFTER, host="other"),  # on a connection to somebody else

@@ -113,7 +113,9 @@ class Scene:
         """Wait until so many tasks run, and these nodes have them and, if `alone`, no others."""
         self.lab.wait_for_replicas(service, count, SETTLE_TIMEOUT_S)
         names = [node.name for node in self.living()] if nodes is None else nodes
-        self.agents.wait_ready(service, INGRESS, count, names, alone=alone)
+        self.agents.wait_ready(
+            service, INGRESS, count, names, alone=alone, within_s=SETTLE_TIMEOUT_S
+        )
 
     def wait(self, condition: Callable[[], bool], what: str) -> None:
         assert wait_until(condition, SETTLE_TIMEOUT_S, 0.1), what

@@ -79,7 +79,7 @@ def test_a_clock_that_is_hours_behind_and_ahead(ground: Ground, clock: Clock) ->
 
         clock.is_ahead(HOURS_S)
         change(ground, "listening")
-        assert ground.problems(NODE) == ()
+        ground.wait_healthy(NODE)
         ground.assert_served()
         assert_all_open(kept)
 

@@ -76,7 +76,7 @@ def test_all_of_its_firewall_rules_are_flushed(ground: Ground) -> None:
             ground.assert_served()
             for asked in ("127.0.0.1:8080", *ground.mesh):
                 ground.world.load.http(Place(NODE), asked, count=30).assert_none_failed()
-            assert ground.problems(NODE) == ()
+            ground.wait_healthy(NODE)
         finally:
             ground.lab.run(NODE, ["iptables-restore"], input=rules)
 

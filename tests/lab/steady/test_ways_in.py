@@ -80,6 +80,7 @@ def container(steady: Steady, node: str, *options: str) -> Iterator[Place]:
 def test_containers_of_the_default_bridge(steady: Steady, node: str) -> None:
     with container(steady, node) as place:
         for target in steady.mesh:
+            wait_served(steady, place, target)
             assert_served(steady, place, target)
 
 
@@ -90,6 +91,7 @@ def test_containers_of_a_bridge_of_their_own(steady: Steady, node: str) -> None:
     try:
         with container(steady, node, "--network=own") as place:
             for target in steady.mesh:
+                wait_served(steady, place, target)
                 assert_served(steady, place, target)
     finally:
         lab.docker(node, "network", "rm", "own")

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ...loops import Report
 
-TRIES = 4
-"""A request that is slow or fails may begin so many flows: a SYN that is sent again, one each."""
+TRIES = 10
+"""A request that is slow or fails may begin so many flows: what is sent again, one each."""
 
 
 def late(
