@@ -18,7 +18,7 @@ LOOK_S = 0.2
 
 
 class Away(NamedTuple):
-    """From when until when a node's agent did not answer."""
+    """From when until when a node's agent did not answer, or had not looked at its maps yet."""
 
     node: str
     from_s: float
@@ -76,12 +76,15 @@ class Watch:
 
     def _look_at_counters(self, node: str) -> None:
         try:
-            services = self._agents.status(node).services
+            status = self._agents.status(node)
         except LabError:
             self._silent.add(node)
             return
-        self._heard(node)
-        for service in services:
+        if status.syncs:
+            self._heard(node)
+        else:
+            self._silent.add(node)
+        for service in status.services:
             for frontend in service.frontends:
                 key = (node, service.network, frontend.name)
                 packets = frontend.traffic.packets_to_backend
@@ -91,7 +94,7 @@ class Watch:
                 self._packets[key] = packets
 
     def _heard(self, node: str) -> None:
-        """An agent that did not answer for a while, and does again."""
+        """An agent that was away for a while, and has brought its maps up to date again."""
         now_s = time.monotonic()
         if node in self._silent:
             self._silent.remove(node)
