@@ -106,7 +106,7 @@ def _excused(failure: Failure, marks: Marks, bounds: Bounds) -> bool:
         or any(_is_blind(failure, absence, bounds.left_s) for absence in marks.absent)
         or any(_within(failure, cut.from_s, bounds.cut_s) for cut in marks.cut.values())
         or _is_held_there(failure, marks.cut.get(failure.host))
-        or _was_held_there(failure, marks.killed.get(failure.host))
+        or _rested_there(failure, marks.killed.get(failure.host))
         or any(
             _within(failure, death.from_s, death.until_s - death.from_s + bounds.kill_s)
             and _may_concern(failure, host)
@@ -138,7 +138,7 @@ def _is_held_there(failure: Failure, cut: Cut | None) -> bool:
     return failure.mode == "hold" and cut is not None and failure.asked_s < cut.until_s
 
 
-def _was_held_there(failure: Failure, death: Death | None) -> bool:
+def _rested_there(failure: Failure, death: Death | None) -> bool:
     """On a connection that rested when its task was killed: it hears that when it is next asked."""
     return failure.mode == "hold" and death is not None and failure.at_s > death.from_s
 
